@@ -1,0 +1,72 @@
+//! Allow-lists: names with `*`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A name in which `*` stands for any run of characters. Nothing else is special.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Pattern(pub String);
+
+impl Pattern {
+    /// Whether `text` is named by this pattern. Linear in `text` for one star, never exponential.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
+        let (mut p, mut t) = (0, 0);
+        // Where to resume when a guess about the last star was too short.
+        let mut retry: Option<(usize, usize)> = None;
+        while t < text.len() {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    retry = Some((p + 1, t));
+                    p += 1;
+                }
+                Some(b) if *b == text[t] => {
+                    p += 1;
+                    t += 1;
+                }
+                _ => match retry {
+                    Some((after_star, from)) => {
+                        retry = Some((after_star, from + 1));
+                        p = after_star;
+                        t = from + 1;
+                    }
+                    None => return false,
+                },
+            }
+        }
+        pattern[p..].iter().all(|b| *b == b'*')
+    }
+}
+
+impl From<&str> for Pattern {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pattern;
+
+    #[test]
+    fn a_star_stands_for_any_run_and_nothing_else_is_special() {
+        let cases = [
+            ("*", "", true),
+            ("*", "anything", true),
+            ("gpt-4o*", "gpt-4o-mini", true),
+            ("gpt-4o*", "gpt-4", false),
+            ("search/*", "search/find", true),
+            ("search/*", "searchx/find", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-b-b-d", false),
+            ("a.c", "abc", false),
+            ("", "", true),
+            ("", "a", false),
+        ];
+        for (pattern, text, expected) in cases {
+            assert_eq!(Pattern::from(pattern).matches(text), expected, "{pattern} on {text}");
+        }
+    }
+}

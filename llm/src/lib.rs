@@ -1,0 +1,9 @@
+//! How to speak to models: requests, replies, streams and prices as data.
+//!
+//! Sans-IO. Bytes come in, bytes go out; sockets, secrets and retries belong to the
+//! caller, so that every dialect is tested from recorded bytes alone.
+
+pub mod chat;
+pub mod dialect;
+pub mod embed;
+pub mod usage;
