@@ -30,14 +30,18 @@ pub enum NameError {
         found: char,
     },
     /// Servers and groups split `server-tool` one way only.
-    #[error("must match ^[a-zA-Z][a-zA-Z0-9_]{{0,31}}$ (no hyphen, so that `server-tool` splits one way)")]
+    #[error(
+        "must match ^[a-zA-Z][a-zA-Z0-9_]{{0,31}}$ (no hyphen, so that `server-tool` splits one way)"
+    )]
     Server,
 }
 
 /// The name of a policy object, unique within its kind.
 ///
 /// Cheap to clone: it is shared, never copied.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Name(Arc<str>);
 
@@ -82,7 +86,11 @@ impl Name {
         let mut chars = self.0.chars();
         let head = chars.next().is_some_and(|c| c.is_ascii_alphabetic());
         let tail = chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if head && tail && self.0.len() <= SERVER_NAME_BYTES_MAX { Ok(()) } else { Err(NameError::Server) }
+        if head && tail && self.0.len() <= SERVER_NAME_BYTES_MAX {
+            Ok(())
+        } else {
+            Err(NameError::Server)
+        }
     }
 }
 

@@ -24,7 +24,9 @@ pub struct PerMillion(pub u64);
 
 /// A text that is not an amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not an amount in US dollars: write digits with at most nine after the point, for example \"12.50\"")]
+#[error(
+    "`{text}` is not an amount in US dollars: write digits with at most nine after the point, for example \"12.50\""
+)]
 pub struct ParseUsdError {
     /// What was given.
     pub text: String,
@@ -78,7 +80,9 @@ impl FromStr for NanoUsd {
     type Err = ParseUsdError;
 
     fn from_str(text: &str) -> Result<Self, ParseUsdError> {
-        parse_nanos(text).map(Self).ok_or_else(|| ParseUsdError { text: text.chars().take(64).collect() })
+        parse_nanos(text)
+            .map(Self)
+            .ok_or_else(|| ParseUsdError { text: text.chars().take(64).collect() })
     }
 }
 
@@ -112,7 +116,9 @@ impl Visitor<'_> for UsdVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, usd: i64) -> Result<u64, E> {
-        u64::try_from(usd).map_err(|_| E::custom("an amount must not be negative")).and_then(|it| self.visit_u64(it))
+        u64::try_from(usd)
+            .map_err(|_| E::custom("an amount must not be negative"))
+            .and_then(|it| self.visit_u64(it))
     }
 
     fn visit_f64<E: de::Error>(self, usd: f64) -> Result<u64, E> {

@@ -4,7 +4,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[serde(transparent)]
 pub struct UnixMillis(pub u64);
 
@@ -25,8 +38,9 @@ impl UnixMillis {
     ///
     /// The text of the failure, for a person.
     pub fn parse_rfc3339(text: &str) -> Result<Self, String> {
-        let at: jiff::Timestamp =
-            text.parse().map_err(|_| format!("`{text}` is not a time like 2027-01-31T00:00:00Z"))?;
+        let at: jiff::Timestamp = text
+            .parse()
+            .map_err(|_| format!("`{text}` is not a time like 2027-01-31T00:00:00Z"))?;
         Ok(Self(u64::try_from(at.as_millisecond()).unwrap_or(0)))
     }
 }

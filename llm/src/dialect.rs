@@ -108,7 +108,12 @@ pub trait Dialect: Send + Sync {
     /// # Errors
     ///
     /// [`Error::Json`] and [`Error::Field`].
-    fn decode_request(&self, body: &[u8], path_model: Option<&str>, path_stream: bool) -> Result<Request, Error>;
+    fn decode_request(
+        &self,
+        body: &[u8],
+        path_model: Option<&str>,
+        path_stream: bool,
+    ) -> Result<Request, Error>;
 
     /// Writes a whole reply for a caller.
     fn encode_reply(&self, reply: &Reply, context: &ReplyContext) -> Vec<u8>;
@@ -144,7 +149,11 @@ pub trait Dialect: Send + Sync {
     /// # Errors
     ///
     /// As [`Dialect::decode_request`], and [`Error::Unsupported`] where the dialect has none.
-    fn decode_embed(&self, _body: &[u8], _path_model: Option<&str>) -> Result<embed::Request, Error> {
+    fn decode_embed(
+        &self,
+        _body: &[u8],
+        _path_model: Option<&str>,
+    ) -> Result<embed::Request, Error> {
         Err(Error::Unsupported { dialect: self.name(), what: "ask for embeddings" })
     }
 

@@ -52,12 +52,21 @@ impl<'de> Deserialize<'de> for Budgets {
         impl<'de> serde::de::Visitor<'de> for OneOrMany {
             type Value = Vec<Budget>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a budget such as { limit_usd: \"50\", period: month }, or a list of budgets")
+                f.write_str(
+                    "a budget such as { limit_usd: \"50\", period: month }, or a list of budgets",
+                )
             }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Vec<Budget>, A::Error> {
-                Budget::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|it| vec![it])
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> Result<Vec<Budget>, A::Error> {
+                Budget::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+                    .map(|it| vec![it])
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Vec<Budget>, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                seq: A,
+            ) -> Result<Vec<Budget>, A::Error> {
                 Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(seq))
             }
             fn visit_unit<E: serde::de::Error>(self) -> Result<Vec<Budget>, E> {
@@ -101,8 +110,10 @@ pub struct PeriodError {
 }
 
 const SPAN_EXPECTED: &str = "a length of time such as 500ms, 30s, 5m, 6h or 7d";
-const PERIOD_EXPECTED: &str = "one of hour, day, week, month, total, or a rolling length such as 6h";
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const PERIOD_EXPECTED: &str =
+    "one of hour, day, week, month, total, or a rolling length such as 6h";
+const UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl Span {
     /// As a [`std::time::Duration`].
@@ -116,7 +127,8 @@ impl FromStr for Span {
     type Err = PeriodError;
 
     fn from_str(text: &str) -> Result<Self, PeriodError> {
-        let error = || PeriodError { text: text.chars().take(64).collect(), expected: SPAN_EXPECTED };
+        let error =
+            || PeriodError { text: text.chars().take(64).collect(), expected: SPAN_EXPECTED };
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         let millis = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(error)?.1;
@@ -128,7 +140,12 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.get();
-        let (unit, size) = UNITS.iter().rev().find(|(_, size)| millis.is_multiple_of(*size)).copied().unwrap_or(("ms", 1));
+        let (unit, size) = UNITS
+            .iter()
+            .rev()
+            .find(|(_, size)| millis.is_multiple_of(*size))
+            .copied()
+            .unwrap_or(("ms", 1));
         write!(f, "{}{unit}", millis / size)
     }
 }
@@ -143,7 +160,10 @@ impl FromStr for Period {
             "week" => Self::Week,
             "month" => Self::Month,
             "total" => Self::Total,
-            _ => Self::Rolling(text.parse().map_err(|it: PeriodError| PeriodError { expected: PERIOD_EXPECTED, ..it })?),
+            _ => Self::Rolling(
+                text.parse()
+                    .map_err(|it: PeriodError| PeriodError { expected: PERIOD_EXPECTED, ..it })?,
+            ),
         })
     }
 }
@@ -169,7 +189,10 @@ impl FromStr for Fraction {
     type Err = PeriodError;
 
     fn from_str(text: &str) -> Result<Self, PeriodError> {
-        let error = || PeriodError { text: text.chars().take(64).collect(), expected: "a share between 0 and 1, such as 0.8" };
+        let error = || PeriodError {
+            text: text.chars().take(64).collect(),
+            expected: "a share between 0 and 1, such as 0.8",
+        };
         let nanos = text.parse::<NanoUsd>().map_err(|_| error())?.0;
         if 1_000_000_000 < nanos {
             return Err(error());

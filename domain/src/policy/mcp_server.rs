@@ -92,7 +92,8 @@ impl<'de> Deserialize<'de> for Command {
                 Ok(Command::Line(line.to_owned()))
             }
             fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Command, A::Error> {
-                Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(Command::List)
+                Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(seq))
+                    .map(Command::List)
             }
         }
         deserializer.deserialize_any(LineOrList)

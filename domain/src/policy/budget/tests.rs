@@ -3,7 +3,8 @@ use super::{Budgets, Period, Rate, Span};
 #[test]
 fn one_budget_or_a_list_of_them_reads_the_same() {
     let one: Budgets = serde_json::from_str(r#"{"limit_usd":"5","period":"month"}"#).expect("one");
-    let many: Budgets = serde_json::from_str(r#"[{"limit_usd":5,"period":"month"}]"#).expect("many");
+    let many: Budgets =
+        serde_json::from_str(r#"[{"limit_usd":5,"period":"month"}]"#).expect("many");
     assert_eq!(one, many);
     assert_eq!(serde_json::from_str::<Budgets>("null").expect("null"), Budgets::default());
 }

@@ -1,0 +1,1 @@
+//! Admission: may this request run, and who pays?

@@ -1,0 +1,1 @@
+//! The law on this node: commands to the replicated state, and views of it.

@@ -1,0 +1,1 @@
+//! Running a plan: attempts, streams, and the one HTTP client.

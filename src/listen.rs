@@ -1,0 +1,1 @@
+//! Sockets: bind, accept, drain.

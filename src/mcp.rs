@@ -1,0 +1,1 @@
+//! The MCP gateway: what it federates, and how it serves it.

@@ -1,0 +1,1 @@
+//! From what a caller named to an ordered list of targets.

@@ -1,0 +1,1 @@
+//! From a reference to a secret, at the last moment.

@@ -1,0 +1,1 @@
+//! What a call cost, and the record of it.
