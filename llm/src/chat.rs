@@ -53,6 +53,12 @@ pub struct Request {
     pub stream: bool,
     /// Whether the stream is to end with usage (OpenAI's `stream_options.include_usage`).
     pub stream_usage: bool,
+    /// The most output tokens that the target's model can make, where the catalogue knows. For dialects that
+    /// demand a bound (Anthropic), when the caller gave none.
+    pub output_cap: Option<u64>,
+    /// The caller's dialect: whose `extra` and file ids these are, and in whose words lost fields are named.
+    /// Empty where the gateway made the request itself.
+    pub dialect: &'static str,
     /// Top-level fields of the caller's dialect that this form has no place for, as written.
     /// A target of the same dialect takes them back; another reports them dropped.
     pub extra: Map<String, Value>,
@@ -123,7 +129,7 @@ pub enum Block {
         name: String,
         /// The arguments, as JSON text.
         arguments: String,
-        /// An opaque token that must come back with the call (Gemini's thought signature).
+        /// An opaque token that must come back with the call (Gemini's thought signature), marked ([`crate::seal`]).
         signature: Option<String>,
         /// A cache break point, as written.
         cache: Option<Value>,
@@ -145,14 +151,14 @@ pub enum Block {
     Thinking {
         /// As text. Empty where the vendor withholds it.
         text: String,
-        /// The vendor's seal on it, which must come back unaltered.
+        /// The vendor's seal on it, which must come back unaltered, marked with whose it is ([`crate::seal`]).
         signature: Option<String>,
         /// The reasoning item's id (Responses).
         id: Option<String>,
     },
     /// Reasoning that only the vendor can read (Anthropic `redacted_thinking`, Responses `encrypted_content`).
     RedactedThinking {
-        /// As the vendor sent it.
+        /// As the vendor sent it, marked with whose it is ([`crate::seal`]).
         data: String,
         /// The reasoning item's id (Responses).
         id: Option<String>,
@@ -363,7 +369,7 @@ pub enum Event {
         choice: u32,
         /// The block's number.
         index: u32,
-        /// The seal.
+        /// The seal, marked with whose it is.
         signature: String,
     },
     /// A citation or annotation on a text block, as written.

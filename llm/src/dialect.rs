@@ -144,6 +144,38 @@ pub trait Dialect: Send + Sync {
     /// Reads an upstream's error body; whatever it is, this does not fail.
     fn decode_failure(&self, status: u16, body: &[u8]) -> UpstreamFailure;
 
+    /// Reads a caller's request to count the tokens of a prompt.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dialect::decode_request`], and [`Error::Unsupported`] where the dialect has none.
+    fn decode_count(&self, _body: &[u8], _path_model: Option<&str>) -> Result<Request, Error> {
+        Err(Error::Unsupported { dialect: self.name(), what: "count tokens" })
+    }
+
+    /// Writes the number of input tokens for a caller.
+    fn encode_count_reply(&self, _input_tokens: u64) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Writes a request to count the tokens of a prompt for an upstream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dialect::encode_request`], and [`Error::Unsupported`] where the vendor cannot count.
+    fn encode_count(&self, _request: &Request) -> Result<WireRequest, Error> {
+        Err(Error::Unsupported { dialect: self.name(), what: "count tokens" })
+    }
+
+    /// Reads an upstream's number of input tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Reply`].
+    fn decode_count_reply(&self, _body: &[u8]) -> Result<u64, Error> {
+        Err(Error::Unsupported { dialect: self.name(), what: "count tokens" })
+    }
+
     /// Reads a caller's request for embeddings.
     ///
     /// # Errors

@@ -6,4 +6,6 @@
 pub mod chat;
 pub mod dialect;
 pub mod embed;
+mod json;
+pub mod seal;
 pub mod usage;
