@@ -1,1 +1,10 @@
 //! The MCP gateway: what it federates, and how it serves it.
+//!
+//! [`federation::Federation`] is the port: the law's servers go in, a [`catalog::Catalog`] of tools and calls of
+//! them come out. Raw JSON in, raw JSON out: only method, name, ids and the error envelope of a message are parsed.
+
+pub mod call;
+pub mod catalog;
+pub mod federation;
+pub mod names;
+pub mod upstream;

