@@ -5,6 +5,7 @@
 
 pub mod call;
 pub mod catalog;
+pub mod demo_server;
 pub mod federation;
 pub mod names;
 pub mod upstream;
