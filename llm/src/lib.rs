@@ -8,4 +8,7 @@ pub mod dialect;
 pub mod embed;
 mod json;
 pub mod seal;
+pub mod scan;
+pub mod sse;
+pub mod tap;
 pub mod usage;

@@ -1,5 +1,7 @@
 //! What a call used, in tokens.
 
+pub(crate) mod wire;
+
 /// Tokens of one call. `input` is all of the input, cached parts included; `output` is all of the output, reasoning included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {

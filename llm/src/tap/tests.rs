@@ -1,0 +1,130 @@
+use super::*;
+
+fn usage(input: u64, cached_input: u64, cache_write: u64, output: u64, reasoning: u64) -> Usage {
+    Usage { input, cached_input, cache_write, output, reasoning }
+}
+
+/// Runs a stream through a tap at every split; the caller must see the same each time.
+fn check(shape: Shape, stream: &str, expected: Option<Usage>, progress: Progress) -> Tap {
+    let run = |chunks: &[&[u8]]| {
+        let mut tap = Tap::new(shape);
+        let mut out = Vec::new();
+        for chunk in chunks {
+            out.extend_from_slice(&tap.pass(Bytes::copy_from_slice(chunk)).unwrap());
+        }
+        out.extend_from_slice(&tap.finish());
+        assert_eq!(out, stream.as_bytes());
+        assert_eq!((tap.usage(), tap.progress()), (expected, progress));
+        tap
+    };
+    let bytes = stream.as_bytes();
+    for at in 0..bytes.len() {
+        run(&[&bytes[..at], &bytes[at..]]);
+    }
+    run(&[bytes])
+}
+
+const OPENAI: &str = "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}],\"usage\":null}\n\n\
+data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi \\\"you\\\"\"}}],\"usage\":null}\n\n\
+data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n\
+data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"total_tokens\":13,\"prompt_tokens_details\":{\"cached_tokens\":3},\"completion_tokens_details\":{\"reasoning_tokens\":2}}}\n\n\
+data: [DONE]\n\n";
+
+#[test]
+fn openai_usage_is_read_at_every_split() {
+    let tap = check(Shape::OpenAi, OPENAI, Some(usage(9, 3, 0, 4, 2)), Progress::Complete);
+    assert_eq!(tap.text_bytes(), 10, "as JSON writes it, escapes included");
+}
+
+#[test]
+fn the_usage_chunk_is_hidden_from_callers_who_did_not_ask() {
+    let expected: String = OPENAI.split_inclusive("\n\n").filter(|it| !it.contains("\"choices\":[]")).collect();
+    for size in [1, 7, 100, 10_000] {
+        let mut tap = Tap::new(Shape::OpenAi).hiding_usage();
+        let mut out = Vec::new();
+        for chunk in OPENAI.as_bytes().chunks(size) {
+            out.extend_from_slice(&tap.pass(Bytes::copy_from_slice(chunk)).unwrap());
+        }
+        out.extend_from_slice(&tap.finish());
+        assert_eq!(String::from_utf8(out).unwrap(), expected, "chunks of {size}");
+        assert_eq!(tap.usage(), Some(usage(9, 3, 0, 4, 2)));
+    }
+}
+
+#[test]
+fn hiding_copies_nothing_where_nothing_is_hidden() {
+    let mut tap = Tap::new(Shape::OpenAi).hiding_usage();
+    let chunk = Bytes::from_static(b"data: {\"choices\":[{}],\"usage\":null}\n\n");
+    assert_eq!(tap.pass(chunk.clone()).unwrap().as_ptr(), chunk.as_ptr());
+}
+
+#[test]
+fn a_cut_stream_has_no_usage_but_a_count_of_text() {
+    let cut = &OPENAI[..OPENAI.find("data: {\"id\":\"c\",\"choices\":[]").unwrap()];
+    let tap = check(Shape::OpenAi, cut, None, Progress::Open);
+    assert_eq!(tap.text_bytes(), 10);
+}
+
+#[test]
+fn usage_beside_the_last_choice_is_read_and_left() {
+    let stream = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+    let mut tap = Tap::new(Shape::OpenAi).hiding_usage();
+    assert_eq!(tap.pass(Bytes::from_static(stream.as_bytes())).unwrap(), stream);
+    assert_eq!(tap.usage(), Some(usage(1, 0, 0, 2, 0)));
+}
+
+#[test]
+fn responses_usage_is_read() {
+    let stream = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"abc\"}\n\n\
+event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":36,\"input_tokens_details\":{\"cached_tokens\":4},\"output_tokens\":87,\"output_tokens_details\":{\"reasoning_tokens\":7},\"total_tokens\":123}}}\n\n";
+    let tap = check(Shape::Responses, stream, Some(usage(36, 4, 0, 87, 7)), Progress::Complete);
+    assert_eq!(tap.text_bytes(), 3);
+}
+
+#[test]
+fn anthropic_usage_joins_its_two_parts() {
+    let stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":10,\"cache_creation_input_tokens\":5,\"cache_read_input_tokens\":20,\"output_tokens\":1}}}\n\n\
+event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\n\
+event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":12}}\n\n\
+event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    let tap = check(Shape::Anthropic, stream, Some(usage(35, 20, 5, 12, 0)), Progress::Complete);
+    assert_eq!(tap.text_bytes(), 5);
+}
+
+#[test]
+fn gemini_usage_is_its_last_word() {
+    let stream = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Hel\"}]}}],\"usageMetadata\":{\"promptTokenCount\":4,\"candidatesTokenCount\":1}}\r\n\r\n\
+data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"lo\"}]},\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":4,\"candidatesTokenCount\":2,\"thoughtsTokenCount\":30,\"cachedContentTokenCount\":3}}\r\n\r\n";
+    let tap = check(Shape::Gemini, stream, Some(usage(4, 3, 0, 32, 30)), Progress::Complete);
+    assert_eq!(tap.text_bytes(), 5);
+}
+
+#[test]
+fn an_error_event_is_a_failed_stream() {
+    check(Shape::OpenAi, "data: {\"error\":{\"message\":\"overloaded\"}}\n\n", None, Progress::Failed);
+    check(Shape::Anthropic, "event: error\ndata: {\"type\":\"error\",\"error\":{}}\n\n", None, Progress::Failed);
+    check(Shape::Gemini, "data: { \"error\": {}}\n\n", None, Progress::Failed);
+}
+
+#[test]
+fn usage_in_the_models_own_words_is_not_usage() {
+    let stream = "data: {\"choices\":[{\"delta\":{\"content\":\"{\\\"usage\\\":{\\\"prompt_tokens\\\":99}}\",\"tool_calls\":[{\"usage\":{\"prompt_tokens\":98}}]}}]}\n\n";
+    check(Shape::OpenAi, stream, None, Progress::Open);
+}
+
+#[test]
+fn usage_of_whole_replies() {
+    for (shape, body, expected) in [
+        (Shape::OpenAi, r#"{"usage":{"prompt_tokens":5,"completion_tokens":7,"prompt_tokens_details":null}}"#, usage(5, 0, 0, 7, 0)),
+        (Shape::OpenAi, r#"{"object":"list","data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#, usage(8, 0, 0, 0, 0)),
+        (Shape::OpenAi, r#"{"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":5}}}"#, usage(10, 0, 0, 7, 5)),
+        (Shape::OpenAi, r#"{"usage":{"prompt_tokens":10.0,"completion_tokens":null,"prompt_cache_hit_tokens":4}}"#, usage(10, 4, 0, 0, 0)),
+        (Shape::Responses, r#"{"object":"response","usage":{"input_tokens":3,"output_tokens":4}}"#, usage(3, 0, 0, 4, 0)),
+        (Shape::Anthropic, r#"{"type":"message","usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":2}}"#, usage(5, 2, 0, 4, 0)),
+        (Shape::Gemini, r#"{"usageMetadata":{"promptTokenCount":3,"toolUsePromptTokenCount":2,"candidatesTokenCount":4}}"#, usage(5, 0, 0, 4, 0)),
+    ] {
+        assert_eq!(usage_of_reply(shape, body.as_bytes()), Some(expected), "{body}");
+    }
+    assert_eq!(usage_of_reply(Shape::OpenAi, b"<html>"), None);
+    assert_eq!(usage_of_reply(Shape::OpenAi, b"{\"usage\":null}"), None);
+}
