@@ -90,7 +90,11 @@ impl Parser {
     }
 
     /// Hands out what is whole in `bytes` and says how many of them that were.
-    fn read(&mut self, bytes: &[u8], each: &mut impl FnMut(&[u8], Option<Event<'_>>)) -> Result<usize, Error> {
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        each: &mut impl FnMut(&[u8], Option<Event<'_>>),
+    ) -> Result<usize, Error> {
         let mut at = 0;
         if !self.started {
             if bytes.len() < BOM.len() && BOM.starts_with(bytes) {

@@ -81,8 +81,13 @@ impl Tap {
     /// Watches a stream of that shape.
     #[must_use]
     pub fn new(shape: Shape) -> Self {
-        let seen =
-            Seen { shape, usage: None, anthropic: wire::Anthropic::default(), text_bytes: 0, progress: Progress::Open };
+        let seen = Seen {
+            shape,
+            usage: None,
+            anthropic: wire::Anthropic::default(),
+            text_bytes: 0,
+            progress: Progress::Open,
+        };
         Self { parser: sse::Parser::default(), seen, hide_usage: false }
     }
 
@@ -110,7 +115,8 @@ impl Tap {
         let mut hidden = false;
         let mut kept = Vec::new();
         self.parser.frames(&chunk, |frame, event| {
-            let hide = event.is_some_and(|it| self.seen.event(it.name.as_deref(), it.data.as_bytes()));
+            let hide =
+                event.is_some_and(|it| self.seen.event(it.name.as_deref(), it.data.as_bytes()));
             hidden |= hide;
             if !hide {
                 kept.extend_from_slice(frame);
@@ -166,7 +172,8 @@ impl Seen {
             }
             Shape::Responses => {
                 if says(data, b"\"usage\"")
-                    && let Some(usage) = read::<OpenAiFrame>(data).as_ref().and_then(OpenAiFrame::usage)
+                    && let Some(usage) =
+                        read::<OpenAiFrame>(data).as_ref().and_then(OpenAiFrame::usage)
                 {
                     self.usage = Some(usage.usage());
                 }
@@ -192,12 +199,18 @@ impl Seen {
 
     fn progress(&mut self, name: Option<&str>, data: &[u8]) {
         let head = data.get(..data.len().min(128)).unwrap_or_default();
-        let kind = |word: &str, quoted: &[u8]| name == Some(word) || (name.is_none() && says(head, quoted));
+        let kind = |word: &str, quoted: &[u8]| {
+            name == Some(word) || (name.is_none() && says(head, quoted))
+        };
         let failed = || name == Some("error") || error_object(data);
         let progress = match self.shape {
             Shape::OpenAi if data.trim_ascii() == b"[DONE]" => Progress::Complete,
-            Shape::Responses if kind("response.completed", b"\"response.completed\"") => Progress::Complete,
-            Shape::Responses if kind("response.incomplete", b"\"response.incomplete\"") => Progress::Complete,
+            Shape::Responses if kind("response.completed", b"\"response.completed\"") => {
+                Progress::Complete
+            }
+            Shape::Responses if kind("response.incomplete", b"\"response.incomplete\"") => {
+                Progress::Complete
+            }
             Shape::Responses if kind("response.failed", b"\"response.failed\"") => Progress::Failed,
             Shape::Anthropic if kind("message_stop", b"\"message_stop\"") => Progress::Complete,
             Shape::Gemini if says(data, b"\"finishReason\"") => Progress::Complete,
@@ -227,9 +240,14 @@ fn says(data: &[u8], key: &[u8]) -> bool {
 /// The names under which a stream of that shape carries text.
 fn text_keys(shape: Shape) -> &'static [&'static [u8]] {
     match shape {
-        Shape::OpenAi => {
-            &[b"\"content\"", b"\"reasoning_content\"", b"\"reasoning\"", b"\"refusal\"", b"\"arguments\"", b"\"text\""]
-        }
+        Shape::OpenAi => &[
+            b"\"content\"",
+            b"\"reasoning_content\"",
+            b"\"reasoning\"",
+            b"\"refusal\"",
+            b"\"arguments\"",
+            b"\"text\"",
+        ],
         Shape::Responses => &[b"\"delta\""],
         Shape::Anthropic => &[b"\"text\"", b"\"thinking\"", b"\"partial_json\""],
         Shape::Gemini => &[b"\"text\"", b"\"args\""],
@@ -241,7 +259,9 @@ fn text_bytes(shape: Shape, data: &[u8]) -> u64 {
     for key in text_keys(shape) {
         for at in memmem::find_iter(data, key) {
             let rest = data.get(at + key.len()..).unwrap_or_default().trim_ascii_start();
-            let Some(value) = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start) else { continue };
+            let Some(value) = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start) else {
+                continue;
+            };
             sum += match value.first() {
                 Some(b'"') => string_length(value.get(1..).unwrap_or_default()),
                 // Gemini's arguments are an object and come whole: what follows is an upper bound.

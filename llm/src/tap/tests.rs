@@ -38,7 +38,8 @@ fn openai_usage_is_read_at_every_split() {
 
 #[test]
 fn the_usage_chunk_is_hidden_from_callers_who_did_not_ask() {
-    let expected: String = OPENAI.split_inclusive("\n\n").filter(|it| !it.contains("\"choices\":[]")).collect();
+    let expected: String =
+        OPENAI.split_inclusive("\n\n").filter(|it| !it.contains("\"choices\":[]")).collect();
     for size in [1, 7, 100, 10_000] {
         let mut tap = Tap::new(Shape::OpenAi).hiding_usage();
         let mut out = Vec::new();
@@ -101,8 +102,18 @@ data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"lo\"}]},\"finishReas
 
 #[test]
 fn an_error_event_is_a_failed_stream() {
-    check(Shape::OpenAi, "data: {\"error\":{\"message\":\"overloaded\"}}\n\n", None, Progress::Failed);
-    check(Shape::Anthropic, "event: error\ndata: {\"type\":\"error\",\"error\":{}}\n\n", None, Progress::Failed);
+    check(
+        Shape::OpenAi,
+        "data: {\"error\":{\"message\":\"overloaded\"}}\n\n",
+        None,
+        Progress::Failed,
+    );
+    check(
+        Shape::Anthropic,
+        "event: error\ndata: {\"type\":\"error\",\"error\":{}}\n\n",
+        None,
+        Progress::Failed,
+    );
     check(Shape::Gemini, "data: { \"error\": {}}\n\n", None, Progress::Failed);
 }
 
@@ -115,13 +126,41 @@ fn usage_in_the_models_own_words_is_not_usage() {
 #[test]
 fn usage_of_whole_replies() {
     for (shape, body, expected) in [
-        (Shape::OpenAi, r#"{"usage":{"prompt_tokens":5,"completion_tokens":7,"prompt_tokens_details":null}}"#, usage(5, 0, 0, 7, 0)),
-        (Shape::OpenAi, r#"{"object":"list","data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#, usage(8, 0, 0, 0, 0)),
-        (Shape::OpenAi, r#"{"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":5}}}"#, usage(10, 0, 0, 7, 5)),
-        (Shape::OpenAi, r#"{"usage":{"prompt_tokens":10.0,"completion_tokens":null,"prompt_cache_hit_tokens":4}}"#, usage(10, 4, 0, 0, 0)),
-        (Shape::Responses, r#"{"object":"response","usage":{"input_tokens":3,"output_tokens":4}}"#, usage(3, 0, 0, 4, 0)),
-        (Shape::Anthropic, r#"{"type":"message","usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":2}}"#, usage(5, 2, 0, 4, 0)),
-        (Shape::Gemini, r#"{"usageMetadata":{"promptTokenCount":3,"toolUsePromptTokenCount":2,"candidatesTokenCount":4}}"#, usage(5, 0, 0, 4, 0)),
+        (
+            Shape::OpenAi,
+            r#"{"usage":{"prompt_tokens":5,"completion_tokens":7,"prompt_tokens_details":null}}"#,
+            usage(5, 0, 0, 7, 0),
+        ),
+        (
+            Shape::OpenAi,
+            r#"{"object":"list","data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#,
+            usage(8, 0, 0, 0, 0),
+        ),
+        (
+            Shape::OpenAi,
+            r#"{"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":5}}}"#,
+            usage(10, 0, 0, 7, 5),
+        ),
+        (
+            Shape::OpenAi,
+            r#"{"usage":{"prompt_tokens":10.0,"completion_tokens":null,"prompt_cache_hit_tokens":4}}"#,
+            usage(10, 4, 0, 0, 0),
+        ),
+        (
+            Shape::Responses,
+            r#"{"object":"response","usage":{"input_tokens":3,"output_tokens":4}}"#,
+            usage(3, 0, 0, 4, 0),
+        ),
+        (
+            Shape::Anthropic,
+            r#"{"type":"message","usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":2}}"#,
+            usage(5, 2, 0, 4, 0),
+        ),
+        (
+            Shape::Gemini,
+            r#"{"usageMetadata":{"promptTokenCount":3,"toolUsePromptTokenCount":2,"candidatesTokenCount":4}}"#,
+            usage(5, 0, 0, 4, 0),
+        ),
     ] {
         assert_eq!(usage_of_reply(shape, body.as_bytes()), Some(expected), "{body}");
     }

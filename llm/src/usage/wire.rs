@@ -24,7 +24,9 @@ impl<'de> Deserialize<'de> for Count {
 }
 
 /// A part of usage that may be `null`.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
@@ -71,10 +73,15 @@ impl OpenAi {
     pub(crate) fn usage(&self) -> Usage {
         let input = self.prompt_tokens.0.max(self.input_tokens.0);
         let mut output = self.completion_tokens.0.max(self.output_tokens.0);
-        let reasoning =
-            self.completion_tokens_details.reasoning_tokens.0.max(self.output_tokens_details.reasoning_tokens.0);
+        let reasoning = self
+            .completion_tokens_details
+            .reasoning_tokens
+            .0
+            .max(self.output_tokens_details.reasoning_tokens.0);
         // xAI leaves reasoning out of the completion; its total tells.
-        if reasoning > 0 && self.total_tokens.0 == input.saturating_add(output).saturating_add(reasoning) {
+        if reasoning > 0
+            && self.total_tokens.0 == input.saturating_add(output).saturating_add(reasoning)
+        {
             output += reasoning;
         }
         let (chat, responses) = (&self.prompt_tokens_details, &self.input_tokens_details);
@@ -114,8 +121,10 @@ pub(crate) struct Anthropic {
 impl Anthropic {
     pub(crate) fn merge(&mut self, later: Self) {
         self.input_tokens = later.input_tokens.or(self.input_tokens);
-        self.cache_creation_input_tokens = later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
-        self.cache_read_input_tokens = later.cache_read_input_tokens.or(self.cache_read_input_tokens);
+        self.cache_creation_input_tokens =
+            later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
+        self.cache_read_input_tokens =
+            later.cache_read_input_tokens.or(self.cache_read_input_tokens);
         self.output_tokens = later.output_tokens.or(self.output_tokens);
     }
 
@@ -124,7 +133,9 @@ impl Anthropic {
         let (cached_input, cache_write) =
             (count(self.cache_read_input_tokens), count(self.cache_creation_input_tokens));
         Usage {
-            input: count(self.input_tokens).saturating_add(cached_input).saturating_add(cache_write),
+            input: count(self.input_tokens)
+                .saturating_add(cached_input)
+                .saturating_add(cache_write),
             cached_input,
             cache_write,
             output: count(self.output_tokens),
