@@ -6,8 +6,12 @@
 use crate::chat::{Event, Reply, Request};
 use crate::embed;
 
+mod anthropic;
+
+pub use anthropic::Anthropic;
+
 /// Every dialect, by name.
-pub static ALL: &[&dyn Dialect] = &[];
+pub static ALL: &[&dyn Dialect] = &[&Anthropic];
 
 /// A request or reply is not of the dialect's shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

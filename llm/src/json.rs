@@ -18,6 +18,14 @@ pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> Err
     Error::Field { field: field.into(), problem: problem.into() }
 }
 
+/// The same problem in an upstream's reply.
+pub(crate) fn of_reply(error: Error) -> Error {
+    match error {
+        Error::Field { .. } | Error::Json { .. } => Error::Reply { problem: error.to_string() },
+        other => other,
+    }
+}
+
 /// An object that is taken apart: what was not taken is left over.
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -45,11 +53,6 @@ impl Fields {
     /// The path of `key`.
     pub(crate) fn at(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
-    }
-
-    /// The path of this object.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
     }
 
     /// An error at `key`.

@@ -6,9 +6,14 @@
 pub mod chat;
 pub mod dialect;
 pub mod embed;
+mod hash;
 mod json;
+mod lost;
 pub mod scan;
 pub mod seal;
 pub mod sse;
 pub mod tap;
 pub mod usage;
+
+#[cfg(test)]
+mod testing;

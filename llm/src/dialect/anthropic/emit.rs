@@ -1,0 +1,323 @@
+//! A stream for a caller, written.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use super::NAME;
+use super::error;
+use super::reply::{are_ours, carrier, message_id, stop_words, usage_words, words};
+use crate::chat::{Block, Event, Stop, Usage};
+use crate::dialect::{Failure, ReplyContext, StreamEncoder};
+use crate::seal;
+
+/// Writes Anthropic's server-sent events. Its blocks come strictly one after another, so a tool's call that begins
+/// while another is open waits for it: what waits is bounded by the reply's own length.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    context: ReplyContext,
+    stage: Stage,
+    /// Blocks in the order of their beginnings: the first is being written, the others wait.
+    blocks: VecDeque<Pending>,
+    written: u32,
+    stop: Option<Stop>,
+    refuses: bool,
+    usage: Usage,
+}
+
+#[derive(Debug, PartialEq)]
+enum Stage {
+    /// Nothing came.
+    New,
+    /// The reply began; its start is written with the first thing that follows, so that usage may be in it.
+    Begun(String),
+    /// The start is written.
+    Open,
+    /// The end is written.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Pending {
+    index: u32,
+    block: Block,
+    is_begun: bool,
+    pieces: Vec<Event>,
+    is_whole: bool,
+}
+
+impl StreamEncoder for Encoder {
+    fn encode(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if self.stage == Stage::Ended {
+            return;
+        }
+        match event {
+            Event::Start { id, .. } => {
+                if self.stage == Stage::New {
+                    self.stage = Stage::Begun(id.clone());
+                }
+            }
+            Event::Usage(usage) => {
+                self.usage = *usage;
+                if matches!(self.stage, Stage::Begun(_)) {
+                    self.begin(out);
+                }
+            }
+            Event::BlockStart { choice: 0, index, block } => {
+                self.begin(out);
+                self.refuses |= matches!(block, Block::Refusal { .. });
+                let pending = Pending {
+                    index: *index,
+                    block: block.clone(),
+                    is_begun: false,
+                    pieces: Vec::new(),
+                    is_whole: false,
+                };
+                self.blocks.push_back(pending);
+                self.flush(out);
+            }
+            Event::Text { choice: 0, index, .. }
+            | Event::Arguments { choice: 0, index, .. }
+            | Event::Signature { choice: 0, index, .. }
+            | Event::Citation { choice: 0, index, .. } => {
+                if let Some(pending) =
+                    self.blocks.iter_mut().find(|pending| pending.index == *index)
+                {
+                    pending.pieces.push(event.clone());
+                }
+                self.flush(out);
+            }
+            Event::BlockStop { choice: 0, index } => {
+                if let Some(pending) =
+                    self.blocks.iter_mut().find(|pending| pending.index == *index)
+                {
+                    pending.is_whole = true;
+                }
+                self.flush(out);
+            }
+            Event::Stop { choice: 0, stop } => self.stop = Some(stop.clone()),
+            Event::Error { kind, message } => {
+                let error = json!({"type": "error", "error": {"type": kind, "message": message}});
+                self.stage = Stage::Ended;
+                write("error", &error, out);
+            }
+            Event::Done => {
+                let stop = self.stop.take().unwrap_or(Stop::End);
+                let stop = if self.refuses && stop == Stop::End { Stop::Refusal } else { stop };
+                self.end(&stop, out);
+            }
+            // Anthropic has one alternative.
+            Event::BlockStart { .. }
+            | Event::Text { .. }
+            | Event::Arguments { .. }
+            | Event::Signature { .. }
+            | Event::Citation { .. }
+            | Event::BlockStop { .. }
+            | Event::Stop { .. } => {}
+        }
+    }
+
+    fn cut(&mut self, out: &mut Vec<u8>) {
+        if self.stage != Stage::Ended {
+            self.end(&Stop::Length, out);
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure<'_>, out: &mut Vec<u8>) {
+        if self.stage != Stage::Ended {
+            self.stage = Stage::Ended;
+            write("error", &error::body(failure), out);
+        }
+    }
+}
+
+impl Encoder {
+    pub(super) fn new(context: ReplyContext) -> Self {
+        Self {
+            context,
+            stage: Stage::New,
+            blocks: VecDeque::new(),
+            written: 0,
+            stop: None,
+            refuses: false,
+            usage: Usage::default(),
+        }
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        let id = match &self.stage {
+            Stage::New => message_id("", &self.context),
+            Stage::Begun(id) => message_id(id, &self.context),
+            Stage::Open | Stage::Ended => return,
+        };
+        let message = json!({
+            "id": id,
+            "type": "message",
+            "role": "assistant",
+            "model": self.context.model,
+            "content": [],
+            "stop_reason": null,
+            "stop_sequence": null,
+            "usage": usage_words(&self.usage),
+        });
+        self.stage = Stage::Open;
+        write("message_start", &json!({"type": "message_start", "message": message}), out);
+    }
+
+    fn end(&mut self, stop: &Stop, out: &mut Vec<u8>) {
+        self.begin(out);
+        for pending in &mut self.blocks {
+            pending.is_whole = true;
+        }
+        self.flush(out);
+        let (reason, sequence) = stop_words(stop);
+        let delta = json!({
+            "type": "message_delta",
+            "delta": {"stop_reason": reason, "stop_sequence": sequence},
+            "usage": usage_words(&self.usage),
+        });
+        write("message_delta", &delta, out);
+        write("message_stop", &json!({"type": "message_stop"}), out);
+        self.stage = Stage::Ended;
+    }
+
+    /// Writes what is due of the first block, and of those behind it if it is whole.
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        while let Some(first) = self.blocks.front_mut() {
+            if !first.is_begun {
+                first.is_begun = true;
+                self.written = begin_block(&first.block, self.written, out);
+            }
+            // Nothing of a block is written where Anthropic has no such block.
+            if let (true, Some(index)) = (is_said(&first.block), self.written.checked_sub(1)) {
+                for piece in first.pieces.drain(..) {
+                    write_piece(&first.block, &piece, index, out);
+                }
+                if first.is_whole {
+                    write(
+                        "content_block_stop",
+                        &json!({"type": "content_block_stop", "index": index}),
+                        out,
+                    );
+                }
+            }
+            if !first.is_whole {
+                return;
+            }
+            self.blocks.pop_front();
+        }
+    }
+}
+
+fn is_said(block: &Block) -> bool {
+    match block {
+        Block::Opaque { dialect, .. } => *dialect == NAME,
+        Block::Image { .. }
+        | Block::Document { .. }
+        | Block::Audio { .. }
+        | Block::ToolResult { .. } => false,
+        Block::Text { .. }
+        | Block::Refusal { .. }
+        | Block::Thinking { .. }
+        | Block::RedactedThinking { .. }
+        | Block::ToolUse { .. } => true,
+    }
+}
+
+/// Writes a block's beginning, that of a seal's carrier before it, and whatever text it already has. Answers how many
+/// blocks there are now.
+fn begin_block(block: &Block, mut written: u32, out: &mut Vec<u8>) -> u32 {
+    let mut start = |content: &Value, out: &mut Vec<u8>| {
+        let index = written;
+        written = written.saturating_add(1);
+        write(
+            "content_block_start",
+            &json!({"type": "content_block_start", "index": index, "content_block": content}),
+            out,
+        );
+        index
+    };
+    match block {
+        Block::ToolUse { id, name, arguments, signature, .. } => {
+            if let Some(seal) = signature {
+                let empty = json!({"type": "thinking", "thinking": "", "signature": ""});
+                let index = start(&empty, out);
+                if let Some(signature) = carrier(seal).get("signature") {
+                    delta(index, &json!({"type": "signature_delta", "signature": signature}), out);
+                }
+                write(
+                    "content_block_stop",
+                    &json!({"type": "content_block_stop", "index": index}),
+                    out,
+                );
+            }
+            let index =
+                start(&json!({"type": "tool_use", "id": id, "name": name, "input": {}}), out);
+            if !arguments.is_empty() {
+                delta(index, &json!({"type": "input_json_delta", "partial_json": arguments}), out);
+            }
+        }
+        Block::Text { text, .. } | Block::Refusal { text } => {
+            let index = start(&json!({"type": "text", "text": ""}), out);
+            if !text.is_empty() {
+                delta(index, &json!({"type": "text_delta", "text": text}), out);
+            }
+        }
+        Block::Thinking { text, signature, .. } => {
+            let index = start(&json!({"type": "thinking", "thinking": "", "signature": ""}), out);
+            if !text.is_empty() {
+                delta(index, &json!({"type": "thinking_delta", "thinking": text}), out);
+            }
+            if let Some(signature) = signature {
+                delta(index, &signed(signature), out);
+            }
+        }
+        other => {
+            for whole in words(other) {
+                start(&whole, out);
+            }
+        }
+    }
+    written
+}
+
+fn write_piece(block: &Block, piece: &Event, index: u32, out: &mut Vec<u8>) {
+    match (piece, block) {
+        (Event::Text { text, .. }, Block::Thinking { .. }) => {
+            delta(index, &json!({"type": "thinking_delta", "thinking": text}), out);
+        }
+        (Event::Text { text, .. }, Block::Text { .. } | Block::Refusal { .. }) => {
+            delta(index, &json!({"type": "text_delta", "text": text}), out);
+        }
+        (Event::Arguments { json, .. }, Block::ToolUse { .. }) => {
+            delta(index, &json!({"type": "input_json_delta", "partial_json": json}), out);
+        }
+        (Event::Signature { signature, .. }, Block::Thinking { .. }) => {
+            delta(index, &signed(signature), out);
+        }
+        (Event::Citation { value, .. }, Block::Text { .. }) if are_ours(&json!([value])) => {
+            delta(index, &json!({"type": "citations_delta", "citation": value}), out);
+        }
+        _ => {}
+    }
+}
+
+fn signed(signature: &str) -> Value {
+    json!({"type": "signature_delta", "signature": seal::bare(NAME, signature)})
+}
+
+fn delta(index: u32, delta: &Value, out: &mut Vec<u8>) {
+    write(
+        "content_block_delta",
+        &json!({"type": "content_block_delta", "index": index, "delta": delta}),
+        out,
+    );
+}
+
+fn write(name: &str, data: &Value, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    out.extend_from_slice(data.to_string().as_bytes());
+    out.extend_from_slice(b"\n\n");
+}
