@@ -1,1 +1,14 @@
-//! storage
+//! What a node keeps on its disk.
+//!
+//! Nothing here knows of HTTP, of policy or of the consensus library: the log holds opaque entries, snapshots hold opaque records.
+//! Everything is written so that a power cut at any moment loses nothing that was acknowledged, and read so that damage is
+//! noticed and named instead of believed.
+
+pub mod codec;
+pub mod dir;
+pub mod log;
+pub mod memory;
+pub mod migrate;
+pub mod raft_log;
+pub mod seal;
+pub mod snapshot;
