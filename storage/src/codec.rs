@@ -146,7 +146,8 @@ pub fn to_frame<T: Serialize>(version: u16, value: &T) -> Result<Vec<u8>, Error>
 ///
 /// [`Error::Encode`].
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
-    bincode::serde::encode_to_vec(value, bincode::config::standard()).map_err(|e| Error::Encode(e.to_string()))
+    bincode::serde::encode_to_vec(value, bincode::config::standard())
+        .map_err(|e| Error::Encode(e.to_string()))
 }
 
 /// Decodes what [`encode`] made; all of `bytes` must be used.
@@ -157,11 +158,18 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     // The limit of bincode is a constant, so there are three: what decoding may claim is at most a few times what is there.
     let decoded = match bytes.len() {
-        0..=0x1_0000 => bincode::serde::decode_from_slice(bytes, bincode::config::standard().with_limit::<0x10_0000>()),
-        0x1_0001..=0x10_0000 => {
-            bincode::serde::decode_from_slice(bytes, bincode::config::standard().with_limit::<0x100_0000>())
-        }
-        _ => bincode::serde::decode_from_slice(bytes, bincode::config::standard().with_limit::<0x1000_0000>()),
+        0..=0x1_0000 => bincode::serde::decode_from_slice(
+            bytes,
+            bincode::config::standard().with_limit::<0x10_0000>(),
+        ),
+        0x1_0001..=0x10_0000 => bincode::serde::decode_from_slice(
+            bytes,
+            bincode::config::standard().with_limit::<0x100_0000>(),
+        ),
+        _ => bincode::serde::decode_from_slice(
+            bytes,
+            bincode::config::standard().with_limit::<0x1000_0000>(),
+        ),
     };
     let (value, used) = decoded.map_err(|e| Error::Decode(e.to_string()))?;
     if used == bytes.len() { Ok(value) } else { Err(Error::Trailing(bytes.len() - used)) }

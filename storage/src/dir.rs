@@ -108,7 +108,12 @@ impl Dir {
             let made = fs::DirBuilder::new().mode(0o700).create(&snapshots);
             made.map_err(|e| io_error("create", &snapshots, e))?;
         }
-        Ok(Self { path: path.to_owned(), identity: Identity { node_id: node.node_id, incarnation: node.incarnation }, has_log: node.has_log, _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            identity: Identity { node_id: node.node_id, incarnation: node.incarnation },
+            has_log: node.has_log,
+            _lock: lock,
+        })
     }
 
     /// Which node this is.
@@ -144,7 +149,14 @@ impl Dir {
         if self.has_log {
             return Ok(());
         }
-        write_node(&self.path, &NodeFile { node_id: self.identity.node_id, incarnation: self.identity.incarnation, has_log: true })?;
+        write_node(
+            &self.path,
+            &NodeFile {
+                node_id: self.identity.node_id,
+                incarnation: self.identity.incarnation,
+                has_log: true,
+            },
+        )?;
         self.has_log = true;
         Ok(())
     }
@@ -153,10 +165,13 @@ impl Dir {
 /// Whether the directory is new; an error if it is not for us.
 fn check_format(path: &Path) -> Result<bool, Error> {
     let Some(text) = read_small(path, FORMAT_FILE)? else {
-        let mut names = fs::read_dir(path).map_err(|e| io_error("read the data directory", path, e))?;
+        let mut names =
+            fs::read_dir(path).map_err(|e| io_error("read the data directory", path, e))?;
         // A first start that was cut short leaves these and nothing else.
         let ours = [LOCK_FILE, NODE_FILE, "node.json.tmp", "FORMAT.tmp", "lost+found"];
-        let foreign = names.any(|entry| entry.is_ok_and(|entry| !ours.iter().any(|name| entry.file_name() == *name)));
+        let foreign = names.any(|entry| {
+            entry.is_ok_and(|entry| !ours.iter().any(|name| entry.file_name() == *name))
+        });
         return if foreign { Err(Error::Foreign { path: path.to_owned() }) } else { Ok(true) };
     };
     let found = text.trim().strip_prefix("althing ").and_then(|n| n.parse::<u32>().ok());
@@ -198,13 +213,18 @@ fn lock(path: &Path) -> Result<File, Error> {
         }
         Err(TryLockError::Error(e)) => return Err(io_error("lock", &file, e)),
     }
-    handle.set_len(0).and_then(|()| writeln!(handle, "{}", std::process::id())).map_err(|e| io_error("write", &file, e))?;
+    handle
+        .set_len(0)
+        .and_then(|()| writeln!(handle, "{}", std::process::id()))
+        .map_err(|e| io_error("write", &file, e))?;
     Ok(handle)
 }
 
 fn read_node(path: &Path) -> Result<NodeFile, Error> {
-    let text = read_small(path, NODE_FILE)?.ok_or_else(|| corrupt(path, NODE_FILE, "the file is missing"))?;
-    let node: NodeFile = serde_json::from_str(&text).map_err(|e| corrupt(path, NODE_FILE, &e.to_string()))?;
+    let text = read_small(path, NODE_FILE)?
+        .ok_or_else(|| corrupt(path, NODE_FILE, "the file is missing"))?;
+    let node: NodeFile =
+        serde_json::from_str(&text).map_err(|e| corrupt(path, NODE_FILE, &e.to_string()))?;
     if node.node_id == 0 || node.node_id > i64::MAX.unsigned_abs() {
         return Err(corrupt(path, NODE_FILE, "the node id is not a number of 63 bits"));
     }
@@ -212,7 +232,8 @@ fn read_node(path: &Path) -> Result<NodeFile, Error> {
 }
 
 fn write_node(path: &Path, node: &NodeFile) -> Result<(), Error> {
-    let text = serde_json::to_vec_pretty(node).map_err(|e| io_error("write", &path.join(NODE_FILE), e.into()))?;
+    let text = serde_json::to_vec_pretty(node)
+        .map_err(|e| io_error("write", &path.join(NODE_FILE), e.into()))?;
     write_atomically(path, NODE_FILE, &text)
 }
 
@@ -226,17 +247,24 @@ fn read_small(path: &Path, name: &'static str) -> Result<Option<String>, Error> 
     let mut text = String::new();
     match handle.take(SMALL_BYTES_MAX).read_to_string(&mut text) {
         Ok(_) => Ok(Some(text)),
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(corrupt(path, name, "it is not text")),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            Err(corrupt(path, name, "it is not text"))
+        }
         Err(e) => Err(io_error("read", &file, e)),
     }
 }
 
 /// Replaces a small file so that it holds the old or the new content whenever the power goes. Readable by its owner only.
-pub(crate) fn write_atomically(path: &Path, name: &'static str, content: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_atomically(
+    path: &Path,
+    name: &'static str,
+    content: &[u8],
+) -> Result<(), Error> {
     let file = path.join(name);
     let new = path.join(format!("{name}.tmp"));
     let write = || -> io::Result<()> {
-        let mut handle = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut handle =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         handle.write_all(content)?;
         handle.sync_all()?;
         fs::rename(&new, &file)?;

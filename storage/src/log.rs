@@ -20,7 +20,9 @@ pub enum Error {
     #[error("cannot open the raft log {file}: {reason}")]
     Open { file: Arc<str>, reason: Arc<str> },
     /// What is in the file cannot be right.
-    #[error("the raft log {file} is corrupt: {what}; restore a backup of the data directory or start with an empty one")]
+    #[error(
+        "the raft log {file} is corrupt: {what}; restore a backup of the data directory or start with an empty one"
+    )]
     Corrupt { file: Arc<str>, what: Arc<str> },
     /// The disk refused a write. Nothing was acknowledged, and no later write is accepted until the log is opened anew.
     #[error("the disk refused a write to the raft log {file}: {reason}")]
@@ -153,7 +155,12 @@ impl Tail {
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { first: self.first, last: self.last(), purged: self.purged, bytes: self.evicted + self.held as u64 }
+        Bounds {
+            first: self.first,
+            last: self.last(),
+            purged: self.purged,
+            bytes: self.evicted + self.held as u64,
+        }
     }
 
     pub(crate) fn start(&self) -> u64 {

@@ -18,7 +18,11 @@ impl MemoryLog {
         Self::default()
     }
 
-    fn change(&self, done: Done, change: impl FnOnce(&mut Tail) -> Result<(), Error>) -> Result<(), Error> {
+    fn change(
+        &self,
+        done: Done,
+        change: impl FnOnce(&mut Tail) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         change(&mut self.tail.lock())?;
         done(Ok(()));
         Ok(())

@@ -64,7 +64,8 @@ impl RaftLog {
     /// As [`RaftLog::open`].
     pub fn open_backend(name: Arc<str>, backend: impl redb::StorageBackend) -> Result<Self, Error> {
         // redb may panic on a file that was altered behind its back. That is a finding about the file, not about us.
-        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load(&name, backend)));
+        let opened =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load(&name, backend)));
         let (db, tail) = match opened {
             Ok(loaded) => loaded?,
             Err(_) => return Err(corrupt(&name, "its pages cannot be read")),
@@ -90,22 +91,24 @@ impl RaftLog {
         let read = self.db.begin_read().map_err(|e| failed(e.into()))?;
         let table = read.open_table(ENTRIES).map_err(|e| failed(e.into()))?;
         let mut entries = Vec::new();
-        let mut next = from;
         let mut bytes = 0;
-        for row in table.range(from..to).map_err(|e| failed(e.into()))? {
+        for (expected, row) in (from..).zip(table.range(from..to).map_err(|e| failed(e.into()))?) {
             let (index, value) = row.map_err(|e| failed(e.into()))?;
-            if index.value() != next {
+            if index.value() != expected {
                 break;
             }
-            let payload = unframe(&self.file, &format!("entry {next}"), value.value())?;
-            next += 1;
+            let payload = unframe(&self.file, &format!("entry {expected}"), value.value())?;
             bytes += payload.len();
             entries.push(payload);
             if bytes >= bytes_max {
                 break;
             }
         }
-        if entries.is_empty() { Err(Error::Missing(from)) } else { Ok(cut(entries.into_iter(), bytes_max)) }
+        if entries.is_empty() {
+            Err(Error::Missing(from))
+        } else {
+            Ok(cut(entries.into_iter(), bytes_max))
+        }
     }
 }
 
@@ -140,7 +143,11 @@ impl Log for RaftLog {
             if bounds.first.is_none_or(|first| from < first) {
                 return Err(Error::Missing(from));
             }
-            if from < tail.start() { Ok(Err(to.min(tail.start()))) } else { Ok(Ok(tail.read(from, to, bytes_max))) }
+            if from < tail.start() {
+                Ok(Err(to.min(tail.start())))
+            } else {
+                Ok(Ok(tail.read(from, to, bytes_max)))
+            }
         })?;
         match in_memory {
             Ok(entries) => Ok(entries),
@@ -215,7 +222,8 @@ fn load_tail(name: &Arc<str>, db: &Database) -> Result<Tail, Error> {
         let Some(value) = table.get(meta.name()).map_err(|e| failed(e.into()))? else { continue };
         let value = unframe(name, meta.name(), value.value())?;
         if meta == Meta::Purged {
-            let (index, marker) = writer::split_purged(&value).ok_or_else(|| corrupt(name, "the purge mark is too short"))?;
+            let (index, marker) = writer::split_purged(&value)
+                .ok_or_else(|| corrupt(name, "the purge mark is too short"))?;
             tail.set_purged(index);
             tail.set_meta(meta, marker);
         } else {
@@ -228,7 +236,10 @@ fn load_tail(name: &Arc<str>, db: &Database) -> Result<Tail, Error> {
         let index = index.value();
         let entry = unframe(name, &format!("entry {index}"), value.value())?;
         tail.append(index, &[entry]).map_err(|e| match e {
-            Error::Gap { last, got } => corrupt(name, &format!("entry {got} follows entry {last}, those between are missing")),
+            Error::Gap { last, got } => corrupt(
+                name,
+                &format!("entry {got} follows entry {last}, those between are missing"),
+            ),
             other => other,
         })?;
         while tail.held() > HELD_BYTES_MAX {
@@ -241,7 +252,9 @@ fn load_tail(name: &Arc<str>, db: &Database) -> Result<Tail, Error> {
 fn unframe(name: &Arc<str>, what: &str, bytes: &[u8]) -> Result<Bytes, Error> {
     match Frame::read(bytes) {
         Ok(frame) if frame.version == FRAME_VERSION => Ok(Bytes::copy_from_slice(frame.payload)),
-        Ok(frame) => Err(corrupt(name, &format!("{what} has the unknown version {}", frame.version))),
+        Ok(frame) => {
+            Err(corrupt(name, &format!("{what} has the unknown version {}", frame.version)))
+        }
         Err(e) => Err(corrupt(name, &format!("{what}: {e}"))),
     }
 }
@@ -259,7 +272,9 @@ fn refused(name: &Arc<str>, error: redb::Error) -> Error {
     let reason: Arc<str> = error.to_string().into();
     let file = name.clone();
     match error {
-        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => Error::Corrupt { file, what: reason },
+        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            Error::Corrupt { file, what: reason }
+        }
         redb::Error::Io(_) | redb::Error::DatabaseAlreadyOpen => Error::Open { file, reason },
         _ => Error::Corrupt { file, what: reason },
     }

@@ -43,7 +43,9 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 #[non_exhaustive]
 pub enum Error {
     /// It was sealed with another key, for another place, or was changed.
-    #[error("the sealed value cannot be opened: it was sealed with another key or for another place, or it is damaged")]
+    #[error(
+        "the sealed value cannot be opened: it was sealed with another key or for another place, or it is damaged"
+    )]
     Refused,
     /// It is no sealed value.
     #[error("this is not a sealed value")]
@@ -55,7 +57,9 @@ pub enum Error {
     #[error("the cryptographic library failed")]
     Crypto,
     /// The cluster secret is not what it should be.
-    #[error("the cluster secret {file} is not 32 bytes in base64; restore it from a backup: without it the stored secrets cannot be opened")]
+    #[error(
+        "the cluster secret {file} is not 32 bytes in base64; restore it from a backup: without it the stored secrets cannot be opened"
+    )]
     Secret { file: String },
     /// The cluster secret cannot be read or written.
     #[error(transparent)]
@@ -83,7 +87,10 @@ impl Kek {
             Err(source) => return Err(Error::Read { file: file(), source }),
         };
         let mut text = Zeroizing::new(String::with_capacity(256));
-        handle.take(256).read_to_string(&mut text).map_err(|source| Error::Read { file: file(), source })?;
+        handle
+            .take(256)
+            .read_to_string(&mut text)
+            .map_err(|source| Error::Read { file: file(), source })?;
         let mut key = Zeroizing::new([0; KEY_BYTES + 8]);
         match STANDARD_NO_PAD.decode_slice(text.trim(), key.as_mut_slice()) {
             Ok(KEY_BYTES) => Self::from_bytes(key.get(..KEY_BYTES).unwrap_or_default()).map(Some),
@@ -121,7 +128,7 @@ impl Kek {
     pub fn create_data_key(&self) -> Result<(DataKey, String), Error> {
         let key = random_key()?;
         let wrapped = self.0.seal(key.as_slice(), WRAP_AAD)?;
-        Ok((DataKey::new(key)?, wrapped))
+        Ok((DataKey::new(&key)?, wrapped))
     }
 
     /// Opens a data key that [`Kek::create_data_key`] made.
@@ -131,7 +138,7 @@ impl Kek {
     /// [`Error::Refused`] under another cluster secret; [`Error::Malformed`].
     pub fn unwrap_data_key(&self, wrapped: &str) -> Result<DataKey, Error> {
         let key = self.0.open(wrapped, WRAP_AAD)?;
-        DataKey::new(key)
+        DataKey::new(&key)
     }
 }
 
@@ -148,10 +155,13 @@ pub struct DataKey {
 }
 
 impl DataKey {
-    fn new(key: Zeroizing<Vec<u8>>) -> Result<Self, Error> {
-        let cipher = Cipher::new(&key)?;
+    fn new(key: &[u8]) -> Result<Self, Error> {
+        let cipher = Cipher::new(key)?;
         // The key for hashing is derived, so that the two uses stay apart.
-        let mut derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), b"althing key hash 1").as_ref().to_vec();
+        let mut derived =
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"althing key hash 1")
+                .as_ref()
+                .to_vec();
         let hasher = KeyHasher::new(&derived);
         derived.zeroize();
         Ok(Self { cipher, hasher })
@@ -199,7 +209,10 @@ impl Cipher {
         // Large enough at once, so that no copy of the secret is left behind by growing.
         let mut buffer = Zeroizing::new(Vec::with_capacity(secret.len() + TAG_BYTES));
         buffer.extend_from_slice(secret);
-        let nonce = self.0.seal_in_place_append_tag(Aad::from(aad), &mut *buffer).map_err(|_| Error::Crypto)?;
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(aad), &mut *buffer)
+            .map_err(|_| Error::Crypto)?;
         let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + buffer.len());
         sealed.push(VERSION);
         sealed.extend_from_slice(nonce.as_ref());
@@ -216,7 +229,8 @@ impl Cipher {
         if *version != VERSION {
             return Err(Error::Newer(*version));
         }
-        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(Error::Malformed)?;
+        let (nonce, ciphertext) =
+            rest.split_first_chunk::<NONCE_BYTES>().ok_or(Error::Malformed)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
         let opened = self.0.open_in_place(Nonce::from(nonce), Aad::from(aad), &mut buffer);
         let length = opened.map_err(|_| Error::Refused)?.len();
@@ -288,7 +302,9 @@ pub fn create_token(prefix: &str) -> Result<Zeroizing<String>, Error> {
 #[must_use]
 pub fn is_well_formed(token: &str, prefix: &str) -> bool {
     let Some(rest) = token.strip_prefix(prefix) else { return false };
-    if rest.len() != BODY_CHARS + CHECK_CHARS || !rest.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+    if rest.len() != BODY_CHARS + CHECK_CHARS
+        || !rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    {
         return false;
     }
     let (body, check) = token.split_at(token.len() - CHECK_CHARS);

@@ -85,7 +85,11 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Io`] and [`Error::TooLarge`]; older snapshots are then untouched.
-    pub fn write(&self, meta: Meta, records: impl Iterator<Item = Vec<u8>>) -> Result<Snapshot, Error> {
+    pub fn write(
+        &self,
+        meta: Meta,
+        records: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Snapshot, Error> {
         let path = self.place(meta.index);
         self.replace(&path, |file| write_content(file, &meta, records))?;
         Ok(Snapshot { meta, path })
@@ -117,7 +121,10 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Result<Snapshot, Error>>, Error> {
         let mut files = self.files(SUFFIX)?;
         files.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(files.into_iter().map(|path| Ok(Snapshot { meta: read_meta(&mut open(&path)?, &path)?, path })).collect())
+        Ok(files
+            .into_iter()
+            .map(|path| Ok(Snapshot { meta: read_meta(&mut open(&path)?, &path)?, path }))
+            .collect())
     }
 
     /// The snapshot to start from: the newest that is whole. An older one will do only if the log still holds what came
@@ -132,7 +139,10 @@ impl Store {
             let checked = found.and_then(|snapshot| verify(&snapshot.path).map(|_| snapshot));
             match checked {
                 Ok(snapshot) if broken.is_none() => return Ok(Some(snapshot)),
-                Ok(snapshot) if log_first.is_some_and(|first| first <= snapshot.meta.index.saturating_add(1)) => {
+                Ok(snapshot)
+                    if log_first
+                        .is_some_and(|first| first <= snapshot.meta.index.saturating_add(1)) =>
+                {
                     tracing::warn!(path = %snapshot.path.display(), "starting from an older snapshot, since the newest is damaged; the log covers the difference");
                     return Ok(Some(snapshot));
                 }
@@ -155,13 +165,18 @@ impl Store {
 
     fn files(&self, suffix: &str) -> Result<Vec<PathBuf>, Error> {
         let entries = fs::read_dir(&self.dir).map_err(|e| io_error("read", &self.dir, e))?;
-        let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+        let paths: io::Result<Vec<PathBuf>> =
+            entries.map(|entry| entry.map(|entry| entry.path())).collect();
         let mut paths = paths.map_err(|e| io_error("read", &self.dir, e))?;
         paths.retain(|path| path.extension().is_some_and(|extension| extension == suffix));
         Ok(paths)
     }
 
-    fn replace(&self, path: &Path, write: impl FnOnce(&mut File) -> Result<(), Error>) -> Result<(), Error> {
+    fn replace(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut File) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let new = path.with_extension("tmp");
         let mut file = OpenOptions::new()
             .read(true)
@@ -215,7 +230,10 @@ pub struct Records {
 
 impl std::fmt::Debug for Records {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Records").field("path", &self.path).field("read", &self.read).finish_non_exhaustive()
+        f.debug_struct("Records")
+            .field("path", &self.path)
+            .field("read", &self.read)
+            .finish_non_exhaustive()
     }
 }
 
@@ -284,7 +302,11 @@ fn verify(path: &Path) -> Result<Meta, Error> {
     Ok(meta)
 }
 
-fn write_content(file: &mut File, meta: &Meta, records: impl Iterator<Item = Vec<u8>>) -> Result<(), Error> {
+fn write_content(
+    file: &mut File,
+    meta: &Meta,
+    records: impl Iterator<Item = Vec<u8>>,
+) -> Result<(), Error> {
     let failed = |e: io::Error| io_error("write", Path::new("a snapshot"), e);
     let mut out = BufWriter::new(file);
     let meta = migrate::write(meta).map_err(|e| failed(io::Error::other(e)))?;
@@ -295,10 +317,14 @@ fn write_content(file: &mut File, meta: &Meta, records: impl Iterator<Item = Vec
     for record in records {
         let length = u32::try_from(record.len()).ok().filter(|_| record.len() <= PAYLOAD_BYTES_MAX);
         let length = length.ok_or(Error::TooLarge(record.len()))?;
-        out.write_all(&length.to_le_bytes()).and_then(|()| out.write_all(&record)).map_err(failed)?;
+        out.write_all(&length.to_le_bytes())
+            .and_then(|()| out.write_all(&record))
+            .map_err(failed)?;
         count += 1;
     }
-    out.write_all(&END.to_le_bytes()).and_then(|()| out.write_all(&count.to_le_bytes())).map_err(failed)?;
+    out.write_all(&END.to_le_bytes())
+        .and_then(|()| out.write_all(&count.to_le_bytes()))
+        .map_err(failed)?;
     out.finish().and_then(|mut out| out.flush()).map_err(failed)
 }
 
@@ -314,12 +340,19 @@ fn read_meta(file: &mut BufReader<File>, path: &Path) -> Result<Meta, Error> {
         return Err(corrupt(path, "it does not start as a snapshot does"));
     }
     // The length is at bytes 3 to 7 of a frame; the frame is read again as a whole below.
-    let length = header.get(3..7).and_then(|b| b.try_into().ok()).map_or(usize::MAX, |b| u32::from_le_bytes(b) as usize);
+    let length = header
+        .get(3..7)
+        .and_then(|b| b.try_into().ok())
+        .map_or(usize::MAX, |b| u32::from_le_bytes(b) as usize);
     if length > META_BYTES_MAX {
         return Err(corrupt(path, "its meta is too long"));
     }
     let mut frame = header.to_vec();
-    let got = file.by_ref().take(length as u64).read_to_end(&mut frame).map_err(|e| read_error(path, e))?;
+    let got = file
+        .by_ref()
+        .take(length as u64)
+        .read_to_end(&mut frame)
+        .map_err(|e| read_error(path, e))?;
     if got != length {
         return Err(corrupt(path, "it ends in the middle of its meta"));
     }
@@ -340,7 +373,11 @@ fn corrupt(path: &Path, what: &str) -> Error {
 
 /// zstd reports damage as an error of I/O without an error number of the operating system.
 fn read_error(path: &Path, error: io::Error) -> Error {
-    if error.raw_os_error().is_some() { io_error("read", path, error) } else { corrupt(path, &error.to_string()) }
+    if error.raw_os_error().is_some() {
+        io_error("read", path, error)
+    } else {
+        corrupt(path, &error.to_string())
+    }
 }
 
 #[cfg(test)]

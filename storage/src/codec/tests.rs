@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Frame, HEADER_BYTES, PAYLOAD_BYTES_MAX, crc32c_of, decode, encode, frame, to_frame};
+use super::{
+    Error, Frame, HEADER_BYTES, PAYLOAD_BYTES_MAX, crc32c_of, decode, encode, frame, to_frame,
+};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Sample {
@@ -16,7 +18,8 @@ fn the_checksum_is_the_published_one() {
 
 #[test]
 fn the_bytes_of_a_frame_are_those_of_version_one() {
-    let bytes = to_frame(7, &Sample::Named { name: "ab".into(), data: vec![1, 2], inner: None }).unwrap();
+    let bytes =
+        to_frame(7, &Sample::Named { name: "ab".into(), data: vec![1, 2], inner: None }).unwrap();
     assert_eq!(bytes[..7], [1, 7, 0, 8, 0, 0, 0]);
     assert_eq!(bytes[HEADER_BYTES..], [1, 2, b'a', b'b', 2, 1, 2, 0]);
     assert_eq!(bytes[7..11], [216, 77, 153, 218]);

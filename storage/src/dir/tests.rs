@@ -48,7 +48,11 @@ fn a_second_process_is_told_who_has_it() {
     assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
     assert!(error.contains("is locked by another althing"), "{error}");
     drop(dir);
-    assert_eq!(Dir::open(tmp.path()).unwrap().identity().incarnation, 2, "the refused start was not counted");
+    assert_eq!(
+        Dir::open(tmp.path()).unwrap().identity().incarnation,
+        2,
+        "the refused start was not counted"
+    );
 }
 
 #[test]
@@ -87,7 +91,10 @@ fn damage_is_named() {
 fn a_directory_of_something_else_is_left_alone() {
     let tmp = tempfile::tempdir().unwrap();
     fs::write(tmp.path().join("thesis.txt"), "years of work").unwrap();
-    check_refused(tmp.path(), "DIR is not empty and is not a data directory of althing; choose another data_dir");
+    check_refused(
+        tmp.path(),
+        "DIR is not empty and is not a data directory of althing; choose another data_dir",
+    );
     assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 1, "nothing was written");
 }
 

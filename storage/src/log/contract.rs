@@ -29,26 +29,26 @@ pub(crate) fn wait(op: impl FnOnce(Done) -> Result<(), Error>) -> Result<(), Err
 }
 
 pub(crate) fn check(open: Open<'_>, engine: Engine) {
-    an_empty_log_is_empty(open("empty"));
-    entries_are_readable_when_append_returns(open("append"));
-    a_hole_is_refused(open("hole"));
-    what_is_truncated_is_replaced(open("truncate"));
-    a_purge_may_go_past_the_end(open("purge"));
-    callbacks_come_in_order(open("order"));
-    a_closed_log_takes_nothing(open("closed"));
+    an_empty_log_is_empty(&*open("empty"));
+    entries_are_readable_when_append_returns(&*open("append"));
+    a_hole_is_refused(&*open("hole"));
+    what_is_truncated_is_replaced(&*open("truncate"));
+    a_purge_may_go_past_the_end(&*open("purge"));
+    callbacks_come_in_order(&*open("order"));
+    a_closed_log_takes_nothing(&*open("closed"));
     if engine == Engine::Remembers {
         everything_is_there_again(open);
     }
 }
 
-fn an_empty_log_is_empty(log: Box<dyn Log>) {
+fn an_empty_log_is_empty(log: &dyn Log) {
     assert_eq!(log.bounds(), Bounds::default());
     assert_eq!(log.read(0, 100, 1000).unwrap(), Vec::<Bytes>::new());
     assert_eq!(log.meta(Meta::Vote), None);
     assert_eq!(log.failed(), None);
 }
 
-fn entries_are_readable_when_append_returns(log: Box<dyn Log>) {
+fn entries_are_readable_when_append_returns(log: &dyn Log) {
     log.append(0, &entries(0..5), Box::new(|_| ())).unwrap();
     assert_eq!(log.read(0, 5, 1000).unwrap(), entries(0..5));
     wait(|done| log.append(5, &entries(5..8), done)).unwrap();
@@ -59,7 +59,7 @@ fn entries_are_readable_when_append_returns(log: Box<dyn Log>) {
     assert_eq!(log.bounds(), Bounds { first: Some(0), last: Some(7), purged: None, bytes: 56 });
 }
 
-fn a_hole_is_refused(log: Box<dyn Log>) {
+fn a_hole_is_refused(log: &dyn Log) {
     wait(|done| log.append(3, &entries(3..5), done)).unwrap();
     let refused = log.append(6, &entries(6..7), Box::new(|_| ()));
     assert_eq!(refused, Err(Error::Gap { last: 4, got: 6 }));
@@ -69,7 +69,7 @@ fn a_hole_is_refused(log: Box<dyn Log>) {
     assert_eq!(log.read(3, 9, 1000).unwrap(), entries(3..5));
 }
 
-fn what_is_truncated_is_replaced(log: Box<dyn Log>) {
+fn what_is_truncated_is_replaced(log: &dyn Log) {
     wait(|done| log.append(0, &entries(0..10), done)).unwrap();
     wait(|done| log.truncate_after(Some(20), done)).unwrap();
     assert_eq!(log.bounds().last, Some(9));
@@ -83,7 +83,7 @@ fn what_is_truncated_is_replaced(log: Box<dyn Log>) {
     assert_eq!(log.bounds().last, Some(0));
 }
 
-fn a_purge_may_go_past_the_end(log: Box<dyn Log>) {
+fn a_purge_may_go_past_the_end(log: &dyn Log) {
     wait(|done| log.append(0, &entries(0..10), done)).unwrap();
     wait(|done| log.purge(3, Bytes::from_static(b"three"), done)).unwrap();
     assert_eq!(log.read(3, 5, 1000), Err(Error::Missing(3)));
@@ -98,7 +98,7 @@ fn a_purge_may_go_past_the_end(log: Box<dyn Log>) {
     assert_eq!(log.read(21, 22, 1000).unwrap(), entries(21..22));
 }
 
-fn callbacks_come_in_order(log: Box<dyn Log>) {
+fn callbacks_come_in_order(log: &dyn Log) {
     let (tx, rx) = mpsc::sync_channel(1000);
     for i in 0..200_u64 {
         let tx = tx.clone();
@@ -115,7 +115,7 @@ fn callbacks_come_in_order(log: Box<dyn Log>) {
     assert_eq!(log.meta(Meta::Vote).unwrap(), "198");
 }
 
-fn a_closed_log_takes_nothing(log: Box<dyn Log>) {
+fn a_closed_log_takes_nothing(log: &dyn Log) {
     let (tx, rx) = mpsc::sync_channel(1);
     log.append(0, &entries(0..1), Box::new(move |result| tx.send(result).unwrap())).unwrap();
     log.close();

@@ -84,7 +84,11 @@ fn a_full_disk_refuses_writes_loses_nothing_and_keeps_reading() {
     };
     assert!(matches!(error, Error::Full { .. }), "{error}");
     assert_eq!(log.failed(), Some(error.clone()));
-    let again = log.append(acknowledged + 1, &entries(0..1), Box::new(|_| panic!("called for a refused write")));
+    let again = log.append(
+        acknowledged + 1,
+        &entries(0..1),
+        Box::new(|_| panic!("called for a refused write")),
+    );
     assert!(again.is_err());
     assert_eq!(wait(|done| log.set_meta(Meta::Vote, Bytes::new(), done)), Err(error));
     assert_eq!(log.read(0, 10, 1000).unwrap(), entries(0..10), "reading goes on");
@@ -114,10 +118,14 @@ fn a_damaged_file_is_refused_with_its_name_and_the_reason() {
     let mut header = good.clone();
     header[..64].fill(0);
     let cut = good[..good.len() / 2].to_vec();
-    for (what, bytes) in [("text", text), ("header", header), ("cut", cut), ("noise", vec![0x5a; 20_000])] {
+    for (what, bytes) in
+        [("text", text), ("header", header), ("cut", cut), ("noise", vec![0x5a; 20_000])]
+    {
         std::fs::write(&file, bytes).unwrap();
         match RaftLog::open(&file, Quota::unlimited()) {
-            Err(error @ Error::Corrupt { .. }) => assert!(error.to_string().contains("raft.redb"), "{what}: {error}"),
+            Err(error @ Error::Corrupt { .. }) => {
+                assert!(error.to_string().contains("raft.redb"), "{what}: {error}");
+            }
             other => panic!("{what}: {other:?}"),
         }
     }
@@ -204,7 +212,9 @@ impl redb::StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let start = usize::try_from(offset).unwrap();
         let platter = self.burn()?;
-        out.copy_from_slice(platter.now.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        out.copy_from_slice(
+            platter.now.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?,
+        );
         Ok(())
     }
 
@@ -263,7 +273,8 @@ fn work(log: &RaftLog, mut model: Model, rng: &mut StdRng) -> [Model; 2] {
             _ => {
                 let count = rng.random_range(1..24);
                 let seed: u64 = rng.random();
-                let new: Vec<Bytes> = (0..count).map(|i| Bytes::from(format!("{seed} {i}").repeat(20))).collect();
+                let new: Vec<Bytes> =
+                    (0..count).map(|i| Bytes::from(format!("{seed} {i}").repeat(20))).collect();
                 model.entries.extend((next..).zip(new.iter().cloned()));
                 wait(|done| log.append(next, &new, done))
             }
@@ -278,7 +289,11 @@ fn find(log: &RaftLog) -> Model {
     let bounds = log.bounds();
     let first = bounds.first.unwrap_or(0);
     let found = log.read(first, u64::MAX, usize::MAX).unwrap();
-    Model { entries: (first..).zip(found).collect(), vote: log.meta(Meta::Vote), purged: bounds.purged }
+    Model {
+        entries: (first..).zip(found).collect(),
+        vote: log.meta(Meta::Vote),
+        purged: bounds.purged,
+    }
 }
 
 #[test]
@@ -290,10 +305,17 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
         let disk = Disk::new();
         let mut allowed = vec![Model::default()];
         for _ in 0..4 {
-            let log = RaftLog::open_backend(name.clone(), disk.clone()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            let log = RaftLog::open_backend(name.clone(), disk.clone())
+                .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             let found = find(&log);
-            let same = |m: &Model| m.entries == found.entries && m.vote == found.vote && m.purged == found.purged;
-            assert!(allowed.iter().any(same), "seed {seed}: after cut {cuts} the log holds {:?}", log.bounds());
+            let same = |m: &Model| {
+                m.entries == found.entries && m.vote == found.vote && m.purged == found.purged
+            };
+            assert!(
+                allowed.iter().any(same),
+                "seed {seed}: after cut {cuts} the log holds {:?}",
+                log.bounds()
+            );
             disk.0.lock().fuse = Some(rng.random_range(0..400));
             allowed = work(&log, found, &mut rng).into();
             drop(log);

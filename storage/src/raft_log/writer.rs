@@ -189,7 +189,10 @@ fn write(db: &Database, batch: &VecDeque<Queued>, flush: bool) -> Result<(), red
                 }
                 Op::Purge { index, marker } => {
                     entries.retain_in(..=*index, |_, _| false)?;
-                    meta.insert(Meta::Purged.name(), enframe(&join_purged(*index, marker))?.as_slice())?;
+                    meta.insert(
+                        Meta::Purged.name(),
+                        enframe(&join_purged(*index, marker))?.as_slice(),
+                    )?;
                 }
                 Op::SetMeta { meta: key, value } => {
                     meta.insert(key.name(), enframe(value)?.as_slice())?;
@@ -217,7 +220,12 @@ fn refused(file: &Arc<str>, error: redb::Error) -> Error {
     let reason: Arc<str> = error.to_string().into();
     let file = file.clone();
     match error {
-        redb::Error::Io(e) if matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
+        redb::Error::Io(e)
+            if matches!(
+                e.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ) =>
+        {
             Error::Full { file, reason }
         }
         redb::Error::Corrupted(what) => Error::Corrupt { file, what: what.into() },

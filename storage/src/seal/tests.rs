@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
 
-use super::{ADMIN_PREFIX, Error, KEY_PREFIX, Kek, KeyHasher, create_token, is_same, is_well_formed};
+use super::{
+    ADMIN_PREFIX, Error, KEY_PREFIX, Kek, KeyHasher, create_token, is_same, is_well_formed,
+};
 
 fn kek(byte: u8) -> Kek {
     Kek::from_bytes(&[byte; 32]).unwrap()
@@ -19,7 +21,11 @@ fn a_secret_opens_only_where_it_belongs() {
     assert!(matches!(key.open(&sealed, b"provider/openai/key/2"), Err(Error::Refused)));
     let (other, _) = kek(1).create_data_key().unwrap();
     assert!(matches!(other.open(&sealed, b"provider/openai/key/1"), Err(Error::Refused)));
-    assert_ne!(key.seal(b"sk-vendor", b"x").unwrap(), key.seal(b"sk-vendor", b"x").unwrap(), "a nonce is never used again");
+    assert_ne!(
+        key.seal(b"sk-vendor", b"x").unwrap(),
+        key.seal(b"sk-vendor", b"x").unwrap(),
+        "a nonce is never used again"
+    );
     assert_eq!(key.open(&key.seal(b"", b"").unwrap(), b"").unwrap().as_slice(), b"");
 }
 
@@ -61,7 +67,13 @@ fn the_cluster_secret_is_made_once_and_only_its_owner_reads_it() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let again = Kek::load(tmp.path()).unwrap().unwrap().unwrap_data_key(&wrapped).unwrap();
     assert_eq!(again.hasher().hash(b"k"), key.hasher().hash(b"k"));
-    for bad in ["", "short", "not base64 at all, but quite long enough for a key of 32 bytes", &"A".repeat(53), &"A".repeat(200)] {
+    for bad in [
+        "",
+        "short",
+        "not base64 at all, but quite long enough for a key of 32 bytes",
+        &"A".repeat(53),
+        &"A".repeat(200),
+    ] {
         fs::write(&file, bad).unwrap();
         assert!(matches!(Kek::load(tmp.path()), Err(Error::Secret { .. })), "{bad}");
     }
@@ -110,7 +122,10 @@ fn a_mistyped_token_is_told_from_a_wrong_one() {
     }
     let mut swapped = token.clone().into_bytes();
     swapped.swap(10, 11);
-    assert!(swapped[10] == swapped[11] || !is_well_formed(std::str::from_utf8(&swapped).unwrap(), KEY_PREFIX));
+    assert!(
+        swapped[10] == swapped[11]
+            || !is_well_formed(std::str::from_utf8(&swapped).unwrap(), KEY_PREFIX)
+    );
 }
 
 proptest! {
@@ -123,6 +138,7 @@ proptest! {
     }
 }
 
-const GOLDEN_DATA_KEY: &str = "Aedtd5y/ZjJ1YtEyZcX92LRz+lvxbHDlGjBwJsJM8qYKx4xX4M/b/5cFwBAGSeFfAfJN7lbMH7YQ5cpiwQ";
+const GOLDEN_DATA_KEY: &str =
+    "Aedtd5y/ZjJ1YtEyZcX92LRz+lvxbHDlGjBwJsJM8qYKx4xX4M/b/5cFwBAGSeFfAfJN7lbMH7YQ5cpiwQ";
 const GOLDEN_SEALED: &str = "AZuyIlZx8/v6rmq7prDvRgy/T8EoBIEPBaQC8odka/jQ3R3a";
 const GOLDEN_HASH: [u8; 4] = [63, 155, 20, 147];

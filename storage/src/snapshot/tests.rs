@@ -4,7 +4,11 @@ use std::path::Path;
 use super::{Error, Meta, Store};
 
 fn records(seed: u64, count: u64) -> Vec<Vec<u8>> {
-    (0..count).map(|i| format!("record {i} of {seed}").repeat(1 + usize::try_from(i % 7).unwrap()).into_bytes()).collect()
+    (0..count)
+        .map(|i| {
+            format!("record {i} of {seed}").repeat(1 + usize::try_from(i % 7).unwrap()).into_bytes()
+        })
+        .collect()
 }
 
 fn write(store: &Store, index: u64) -> super::Snapshot {
@@ -16,7 +20,8 @@ fn read(snapshot: &super::Snapshot) -> Vec<Vec<u8>> {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -71,7 +76,11 @@ fn every_kind_of_damage_is_noticed() {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
         fs::write(&path, bad).unwrap();
-        assert!(matches!(store.latest(Some(0)), Err(Error::Corrupt { .. })), "byte {at} of {}", good.len());
+        assert!(
+            matches!(store.latest(Some(0)), Err(Error::Corrupt { .. })),
+            "byte {at} of {}",
+            good.len()
+        );
     }
     for end in [0, 5, 20, good.len() / 2, good.len() - 1] {
         fs::write(&path, &good[..end]).unwrap();
