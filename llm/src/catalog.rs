@@ -1,0 +1,169 @@
+//! The catalogue of models: prices, limits and capabilities, embedded as facts.
+//!
+//! Decoded once, at first use, into a sorted table of about half a mebibyte.
+
+use std::io::Read;
+use std::sync::OnceLock;
+
+use althing_domain::money::PerMillion;
+use althing_domain::policy::ModelPrice;
+use serde::Deserialize;
+
+use crate::price::{Long, Price};
+
+static EMBEDDED: &[u8] = include_bytes!("../data/model-catalog.jsonl.zst");
+
+/// A model of a vendor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    vendor: Box<str>,
+    /// The model's name at the vendor.
+    pub model: Box<str>,
+    /// What it is for: `chat`, `responses`, `embedding`, ….
+    pub mode: Box<str>,
+    /// The longest input and output together, in tokens.
+    pub context_tokens: Option<u64>,
+    /// The most output tokens.
+    pub max_output_tokens: Option<u64>,
+    /// What it costs, where that is known.
+    pub price: Option<Price>,
+}
+
+#[derive(Deserialize)]
+struct Row<'a> {
+    #[serde(borrow)]
+    provider: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    model: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    mode: std::borrow::Cow<'a, str>,
+    context_tokens: Option<u64>,
+    max_output_tokens: Option<u64>,
+    usd_per_million_tokens: Option<Usd>,
+}
+
+#[derive(Deserialize)]
+struct Usd {
+    input: Option<PerMillion>,
+    output: Option<PerMillion>,
+    output_reasoning: Option<PerMillion>,
+    cache_read: Option<PerMillion>,
+    cache_write: Option<PerMillion>,
+    input_above_200k: Option<PerMillion>,
+    output_above_200k: Option<PerMillion>,
+    input_above_272k: Option<PerMillion>,
+    output_above_272k: Option<PerMillion>,
+}
+
+impl Usd {
+    fn price(&self) -> Option<Price> {
+        let input = self.input?;
+        // Where reasoning is billed apart, the dearer of the two bounds a call.
+        let output = self.output.unwrap_or_default().max(self.output_reasoning.unwrap_or_default());
+        let long = [(200_000, self.input_above_200k, self.output_above_200k), (272_000, self.input_above_272k, self.output_above_272k)]
+            .into_iter()
+            .find_map(|(above, long_input, long_output)| {
+                (long_input.is_some() || long_output.is_some()).then(|| Long {
+                    above,
+                    input: long_input.unwrap_or(input),
+                    output: long_output.unwrap_or(output),
+                })
+            });
+        let base = ModelPrice {
+            input_usd_per_million: input,
+            cached_input_usd_per_million: self.cache_read,
+            cache_write_usd_per_million: self.cache_write,
+            output_usd_per_million: output,
+        };
+        Some(Price { base, long })
+    }
+}
+
+/// The model of a vendor, if it is listed.
+#[must_use]
+pub fn find(vendor: &str, model: &str) -> Option<&'static Entry> {
+    let all = all();
+    let at = all.binary_search_by(|it| (&*it.vendor, &*it.model).cmp(&(vendor, model))).ok()?;
+    all.get(at)
+}
+
+/// The models of a vendor, by name.
+#[must_use]
+pub fn of_vendor(vendor: &str) -> &'static [Entry] {
+    let all = all();
+    let from = all.partition_point(|it| &*it.vendor < vendor);
+    let to = all.partition_point(|it| &*it.vendor <= vendor);
+    all.get(from..to).unwrap_or_default()
+}
+
+/// Whether any model of the vendor is listed.
+#[must_use]
+pub fn has_vendor(vendor: &str) -> bool {
+    !of_vendor(vendor).is_empty()
+}
+
+fn all() -> &'static [Entry] {
+    static ALL: OnceLock<Vec<Entry>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut text = String::new();
+        // What is embedded was tested to decode; if it did not, models would have no known price, and say so.
+        let read = zstd::stream::read::Decoder::new(EMBEDDED).and_then(|mut it| it.read_to_string(&mut text));
+        if read.is_err() {
+            text.clear();
+        }
+        let mut entries: Vec<Entry> = text.lines().filter_map(entry).collect();
+        entries.sort_by(|a, b| (&a.vendor, &a.model).cmp(&(&b.vendor, &b.model)));
+        entries
+    })
+}
+
+fn entry(line: &str) -> Option<Entry> {
+    let row: Row<'_> = serde_json::from_str(line).ok()?;
+    Some(Entry {
+        price: row.usd_per_million_tokens.as_ref().and_then(Usd::price),
+        vendor: row.provider.into(),
+        model: row.model.into(),
+        mode: row.mode.into(),
+        context_tokens: row.context_tokens,
+        max_output_tokens: row.max_output_tokens,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EMBEDDED, all, find, of_vendor};
+
+    const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/model-catalog.jsonl");
+    const PACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/model-catalog.jsonl.zst");
+
+    /// Set `ALTHING_REWRITE=1` to pack it anew.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test reads whether it may rewrite a generated file")]
+    fn what_is_embedded_is_the_list() {
+        let source = std::fs::read(SOURCE).expect("list");
+        if std::env::var("ALTHING_REWRITE").is_ok() {
+            std::fs::write(PACKED, zstd::encode_all(source.as_slice(), 19).expect("pack")).expect("write");
+        }
+        let packed = std::fs::read(PACKED).expect("packed");
+        assert!(zstd::decode_all(packed.as_slice()).expect("unpack") == source, "run with ALTHING_REWRITE=1");
+        assert!(packed == EMBEDDED || std::env::var("ALTHING_REWRITE").is_ok());
+    }
+
+    #[test]
+    fn every_line_of_the_list_is_a_model_that_is_found_again() {
+        let lines = std::fs::read_to_string(SOURCE).expect("list").lines().count();
+        assert_eq!(all().len(), lines);
+        for it in all() {
+            assert!(find(&it.vendor, &it.model).is_some(), "{}/{}", it.vendor, it.model);
+        }
+    }
+
+    #[test]
+    fn a_price_reads_to_the_last_digit() {
+        let price = find("openai", "gpt-4o-mini").expect("listed").price.expect("priced").base;
+        assert_eq!(price.input_usd_per_million.0, 150_000_000);
+        assert_eq!(price.cached_input_usd_per_million.expect("cached").0, 75_000_000);
+        assert_eq!(price.output_usd_per_million.0, 600_000_000);
+        assert!(of_vendor("no-such-vendor").is_empty());
+    }
+}

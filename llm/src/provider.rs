@@ -1,0 +1,142 @@
+//! Vendors, as data over a dialect.
+//!
+//! To add one: a file beside `groq.rs`, and its line in [`ALL`].
+
+use althing_domain::policy::DialectName;
+
+mod anthropic;
+mod azure;
+mod cerebras;
+mod deepseek;
+mod fireworks;
+mod gemini;
+mod groq;
+mod mistral;
+mod ollama;
+mod openai;
+mod openrouter;
+mod perplexity;
+mod together;
+mod vllm;
+mod xai;
+
+/// Every vendor that is known by name.
+pub static ALL: &[&Vendor] = &[
+    &openai::VENDOR,
+    &anthropic::VENDOR,
+    &gemini::VENDOR,
+    &azure::VENDOR,
+    &mistral::VENDOR,
+    &groq::VENDOR,
+    &together::VENDOR,
+    &fireworks::VENDOR,
+    &deepseek::VENDOR,
+    &xai::VENDOR,
+    &openrouter::VENDOR,
+    &perplexity::VENDOR,
+    &cerebras::VENDOR,
+    &ollama::VENDOR,
+    &vllm::VENDOR,
+];
+
+/// What speaks a dialect and is no vendor that we know.
+static COMPATIBLE: [Vendor; 4] = [
+    compatible("openai-compatible", "openai", Auth::Bearer, false),
+    compatible("anthropic-compatible", "anthropic", Auth::Header("x-api-key"), false),
+    compatible("gemini-compatible", "gemini", Auth::Header("x-goog-api-key"), true),
+    Vendor { name: "demo", ..compatible("demo", "openai", Auth::Bearer, true) },
+];
+
+/// A vendor: how it is reached, and where it differs from its dialect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vendor {
+    /// Its name in configuration, logs and prices.
+    pub name: &'static str,
+    /// Where its API lives, unless configuration says otherwise.
+    pub base_url: &'static str,
+    /// How it expects a credential to be shown.
+    pub auth: Auth,
+    /// The dialect of its chat operation.
+    pub dialect: &'static str,
+    /// Whether it has OpenAI's Responses operation too.
+    pub has_responses: bool,
+    /// Whether it makes embeddings.
+    pub has_embeddings: bool,
+    /// Whether it serves models that the catalogue does not list: aggregators, and servers of one's own.
+    pub serves_any: bool,
+    /// The field that bounds output tokens, where the dialect has two.
+    pub max_tokens_field: MaxTokensField,
+    /// Whether a stream may be asked to end with usage. Those who may not be asked state it anyway.
+    pub takes_stream_options: bool,
+}
+
+/// How a credential is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer …`.
+    Bearer,
+    /// The credential alone, in this header (lower case).
+    Header(&'static str),
+}
+
+/// The name a vendor gives to the limit on output tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxTokensField {
+    /// `max_tokens`: what most imitators still take.
+    MaxTokens,
+    /// `max_completion_tokens`: what OpenAI's own reasoning models insist on.
+    MaxCompletionTokens,
+}
+
+const fn compatible(name: &'static str, dialect: &'static str, auth: Auth, has_embeddings: bool) -> Vendor {
+    Vendor {
+        name,
+        base_url: "",
+        auth,
+        dialect,
+        has_responses: false,
+        has_embeddings,
+        serves_any: true,
+        max_tokens_field: MaxTokensField::MaxTokens,
+        takes_stream_options: true,
+    }
+}
+
+impl Vendor {
+    /// Whether a caller's dialect is spoken here, so that bytes can pass.
+    #[must_use]
+    pub fn speaks(&self, dialect: &str) -> bool {
+        self.dialect == dialect || (dialect == "openai_responses" && self.has_responses)
+    }
+}
+
+/// The vendor behind a provider: by the provider's own name, unless it states another dialect.
+#[must_use]
+pub fn find(name: &str, dialect: Option<DialectName>) -> &'static Vendor {
+    let by_name = ALL.iter().copied().find(|it| it.name == name);
+    match (by_name, dialect) {
+        (Some(vendor), None) => vendor,
+        (Some(vendor), Some(dialect)) if vendor.dialect == name_of(dialect) => vendor,
+        (_, Some(DialectName::Azure)) => &azure::VENDOR,
+        (_, Some(DialectName::Anthropic)) => &COMPATIBLE[1],
+        (_, Some(DialectName::Gemini)) => &COMPATIBLE[2],
+        (_, Some(DialectName::Demo)) => &COMPATIBLE[3],
+        (_, Some(DialectName::OpenAi) | None) => {
+            if name == "demo" { &COMPATIBLE[3] } else { &OPENAI_COMPATIBLE }
+        }
+    }
+}
+
+/// OpenAI's dialect by whoever speaks it: embeddings are asked for on trust.
+static OPENAI_COMPATIBLE: Vendor = compatible("openai-compatible", "openai", Auth::Bearer, true);
+
+const fn name_of(dialect: DialectName) -> &'static str {
+    match dialect {
+        DialectName::OpenAi | DialectName::Azure | DialectName::Demo => "openai",
+        DialectName::Anthropic => "anthropic",
+        DialectName::Gemini => "gemini",
+    }
+}
+
+#[cfg(test)]
+mod tests;

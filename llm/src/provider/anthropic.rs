@@ -1,0 +1,15 @@
+//! Anthropic.
+
+use super::{Auth, MaxTokensField, Vendor};
+
+pub(super) static VENDOR: Vendor = Vendor {
+    name: "anthropic",
+    base_url: "https://api.anthropic.com",
+    auth: Auth::Header("x-api-key"),
+    dialect: "anthropic",
+    has_responses: false,
+    has_embeddings: false,
+    serves_any: false,
+    max_tokens_field: MaxTokensField::MaxTokens,
+    takes_stream_options: false,
+};

@@ -1,0 +1,15 @@
+//! Azure OpenAI. `base_url` is the resource's own, `https://NAME.openai.azure.com/openai/v1` (or up to the host, for the older paths by deployment).
+
+use super::{Auth, MaxTokensField, Vendor};
+
+pub(super) static VENDOR: Vendor = Vendor {
+    name: "azure",
+    base_url: "https://example.openai.azure.com/openai/v1",
+    auth: Auth::Header("api-key"),
+    dialect: "openai",
+    has_responses: true,
+    has_embeddings: true,
+    serves_any: true,
+    max_tokens_field: MaxTokensField::MaxCompletionTokens,
+    takes_stream_options: true,
+};

@@ -1,0 +1,15 @@
+//! Cerebras.
+
+use super::{Auth, MaxTokensField, Vendor};
+
+pub(super) static VENDOR: Vendor = Vendor {
+    name: "cerebras",
+    base_url: "https://api.cerebras.ai/v1",
+    auth: Auth::Bearer,
+    dialect: "openai",
+    has_responses: false,
+    has_embeddings: false,
+    serves_any: false,
+    max_tokens_field: MaxTokensField::MaxCompletionTokens,
+    takes_stream_options: true,
+};

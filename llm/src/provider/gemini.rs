@@ -1,0 +1,15 @@
+//! Google Gemini, on its developer API.
+
+use super::{Auth, MaxTokensField, Vendor};
+
+pub(super) static VENDOR: Vendor = Vendor {
+    name: "gemini",
+    base_url: "https://generativelanguage.googleapis.com/v1beta",
+    auth: Auth::Header("x-goog-api-key"),
+    dialect: "gemini",
+    has_responses: false,
+    has_embeddings: true,
+    serves_any: false,
+    max_tokens_field: MaxTokensField::MaxTokens,
+    takes_stream_options: false,
+};

@@ -1,0 +1,15 @@
+//! vLLM, on this machine unless `base_url` says otherwise.
+
+use super::{Auth, MaxTokensField, Vendor};
+
+pub(super) static VENDOR: Vendor = Vendor {
+    name: "vllm",
+    base_url: "http://127.0.0.1:8000/v1",
+    auth: Auth::Bearer,
+    dialect: "openai",
+    has_responses: false,
+    has_embeddings: true,
+    serves_any: true,
+    max_tokens_field: MaxTokensField::MaxTokens,
+    takes_stream_options: true,
+};
