@@ -1,8 +1,9 @@
 //! Policy objects: what an admin writes, in a file or over the API, and what the nodes agree on.
 //!
-//! One type serves the YAML file, the JSON bodies, the OpenAPI document and the stored
-//! form (see `docs/decisions/`). A field added later must be optional with a default, so
-//! that what an older build stored still reads.
+//! One type serves the YAML file, the JSON bodies, the API description and the stored
+//! form (see `docs/decisions/`). A field added later must be optional with a default, and
+//! left out when it has that default: so what an older build stored still reads, and
+//! digests to the same on every build.
 
 mod budget;
 mod mcp_server;

@@ -9,8 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{Span, yes};
 use crate::id::Name;
 use crate::money::NanoUsd;
+use crate::object::{Policy, SecretPath};
 use crate::pattern::Pattern;
 use crate::secret::Secret;
+use crate::validate::Report;
 
 /// An MCP server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -136,6 +138,47 @@ pub enum Grant {
     AuthorizationCode,
     /// The gateway's own client credentials.
     ClientCredentials,
+}
+
+impl Command {
+    /// The program and its arguments: a line is split as a POSIX shell would, and no shell runs.
+    ///
+    /// # Errors
+    ///
+    /// How to mend it, where a quote is not closed or there is no program.
+    pub fn argv(&self) -> Result<Vec<String>, &'static str> {
+        let argv = match self {
+            Self::Line(line) => shell_words::split(line)
+                .map_err(|_| "a quote is not closed: close it, or write a list")?,
+            Self::List(list) => list.clone(),
+        };
+        match argv.first() {
+            Some(program) if !program.is_empty() => Ok(argv),
+            Some(_) | None => Err("names no program: write the program and its arguments"),
+        }
+    }
+}
+
+impl Policy for McpServer {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn check(&self, report: &mut Report<'_>) {
+        self.validate(report);
+    }
+
+    fn secrets(&mut self, visit: &mut dyn FnMut(SecretPath, &mut Secret)) {
+        for (name, value) in &mut self.env {
+            visit(SecretPath::field("env").then_field(name), value);
+        }
+        for (name, value) in &mut self.headers {
+            visit(SecretPath::field("headers").then_field(name), value);
+        }
+        if let Some(Auth::OAuth(OAuth { client_secret: Some(secret), .. })) = &mut self.auth {
+            visit(SecretPath::field("auth").then_field("client_secret"), secret);
+        }
+    }
 }
 
 fn all() -> Vec<Pattern> {

@@ -3,8 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Budgets, Rate, yes};
+use super::{Budget, Budgets, Rate, yes};
+use crate::budget::{BudgetId, Level};
 use crate::id::Name;
+use crate::object::{Kind, Policy, Reference};
+use crate::validate::Report;
 
 /// A customer: the outermost level at which money and rates are bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,4 +44,41 @@ pub struct Team {
     /// Whether its keys may be used.
     #[serde(default = "yes")]
     pub enabled: bool,
+}
+
+impl Policy for Customer {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn check(&self, report: &mut Report<'_>) {
+        self.validate(report);
+    }
+
+    fn budgets(&self) -> Vec<(BudgetId, &Budget)> {
+        BudgetId::of_all(Level::Customer, &self.name, &self.budget)
+    }
+}
+
+impl Policy for Team {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn check(&self, report: &mut Report<'_>) {
+        self.validate(report);
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let customer = |name: &Name| Reference {
+            path: "customer".to_owned(),
+            kind: Kind::Customer,
+            name: name.clone(),
+        };
+        self.customer.iter().map(customer).collect()
+    }
+
+    fn budgets(&self) -> Vec<(BudgetId, &Budget)> {
+        BudgetId::of_all(Level::Team, &self.name, &self.budget)
+    }
 }

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Budgets, Rate, Span, one, yes};
+use super::{Budget, Budgets, Rate, Span, one, yes};
+use crate::budget::{BudgetId, Level};
 use crate::id::Name;
 use crate::money::PerMillion;
+use crate::object::{Policy, SecretPath};
 use crate::pattern::Pattern;
 use crate::secret::Secret;
+use crate::validate::Report;
 
 /// A provider of models.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -107,6 +110,35 @@ pub enum DialectName {
     Azure,
     /// The built-in provider of `althing demo`.
     Demo,
+}
+
+impl Policy for Provider {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn check(&self, report: &mut Report<'_>) {
+        self.validate(report);
+    }
+
+    fn budgets(&self) -> Vec<(BudgetId, &Budget)> {
+        BudgetId::of_all(Level::Provider, &self.name, &self.budget)
+    }
+
+    fn secrets(&mut self, visit: &mut dyn FnMut(SecretPath, &mut Secret)) {
+        for key in &mut self.keys {
+            visit(
+                SecretPath::field("keys").then_named(key.name.as_str()).then_field("value"),
+                &mut key.value,
+            );
+        }
+        for (name, value) in &mut self.headers {
+            visit(SecretPath::field("headers").then_field(name), value);
+        }
+        if let Some(ca) = &mut self.ca {
+            visit(SecretPath::field("ca"), ca);
+        }
+    }
 }
 
 fn all() -> Vec<Pattern> {

@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Name;
+use crate::object::Policy;
 use crate::pattern::Pattern;
+use crate::validate::Report;
 
 /// A named set of tools, served as one MCP server at `/mcp/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,4 +20,14 @@ pub struct ToolGroup {
     /// The tools, as `server/tool`; `*` stands for any run of characters.
     #[serde(default)]
     pub tools: Vec<Pattern>,
+}
+
+impl Policy for ToolGroup {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn check(&self, report: &mut Report<'_>) {
+        self.validate(report);
+    }
 }

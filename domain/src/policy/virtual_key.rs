@@ -3,10 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Budgets, Rate, one, yes};
+use super::{Budget, Budgets, Rate, one, yes};
+use crate::budget::{BudgetId, Level};
 use crate::id::Name;
+use crate::object::{Kind, Policy, Reference};
 use crate::pattern::Pattern;
 use crate::secret::Secret;
+use crate::validate::Report;
 
 /// A virtual key. It may use what it names, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -70,4 +73,52 @@ pub struct KeyProvider {
     /// A limit on how fast the key may call there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+}
+
+impl VirtualKey {
+    /// The budgets of one of its `providers` entries, by index.
+    #[must_use]
+    pub fn provider_budgets(&self, entry: usize) -> Vec<(BudgetId, &Budget)> {
+        let Some(provider) = self.providers.get(entry) else { return Vec::new() };
+        // Entries of the same provider (for other models) are told apart by a number.
+        let earlier =
+            self.providers.iter().take(entry).filter(|it| it.name == provider.name).count();
+        BudgetId::of_key_provider(&self.name, &provider.name.0, earlier, &provider.budget)
+    }
+
+    /// The budgets of the key itself.
+    #[must_use]
+    pub fn own_budgets(&self) -> Vec<(BudgetId, &Budget)> {
+        BudgetId::of_all(Level::VirtualKey, &self.name, &self.budget)
+    }
+}
+
+impl Policy for VirtualKey {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn check(&self, report: &mut Report<'_>) {
+        self.validate(report);
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let one = |path: String, kind, name: &str| Reference { path, kind, name: Name::new(name) };
+        let team = self.team.iter().map(|it| one("team".to_owned(), Kind::Team, it.as_str()));
+        let customer =
+            self.customer.iter().map(|it| one("customer".to_owned(), Kind::Customer, it.as_str()));
+        let providers =
+            self.providers.iter().enumerate().filter(|(_, it)| !it.name.0.contains('*'));
+        let providers = providers
+            .map(|(index, it)| one(format!("providers[{index}].name"), Kind::Provider, &it.name.0));
+        let groups = self.tool_groups.iter().enumerate();
+        let groups = groups
+            .map(|(index, it)| one(format!("tool_groups[{index}]"), Kind::ToolGroup, it.as_str()));
+        team.chain(customer).chain(providers).chain(groups).collect()
+    }
+
+    fn budgets(&self) -> Vec<(BudgetId, &Budget)> {
+        let entries = (0..self.providers.len()).flat_map(|entry| self.provider_budgets(entry));
+        self.own_budgets().into_iter().chain(entries).collect()
+    }
 }
