@@ -24,6 +24,8 @@ pub mod secret;
 pub mod snapshot;
 pub mod state;
 pub mod table;
+#[cfg(test)]
+mod testdata;
 pub mod time;
 pub mod validate;
 
