@@ -1,0 +1,3 @@
+//! Our face to MCP clients.
+
+mod rpc;
