@@ -10,5 +10,8 @@ pub mod log;
 pub mod memory;
 pub mod migrate;
 pub mod raft_log;
+pub mod record;
+pub mod request_log;
 pub mod seal;
 pub mod snapshot;
+pub mod spool;

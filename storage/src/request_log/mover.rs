@@ -1,0 +1,103 @@
+//! The one thread that moves records out of the spool into the database, and lets old files go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Clock;
+use super::retention::{self, Retention};
+use super::writer::Writer;
+use crate::spool::Spool;
+use crate::spool::drain::Drain;
+
+/// Records in one transaction.
+const BATCH_RECORDS: usize = 500;
+/// How long the first record of a batch waits for others.
+const LINGER: Duration = Duration::from_millis(200);
+const SWEEP_MS: u64 = 60_000;
+const IDLE: Duration = Duration::from_secs(60);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Attempts while stopping; then what is left waits in the spool for the next start.
+const STOPPING_TRIES_MAX: u32 = 3;
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) moved: AtomicU64,
+    pub(super) repeated: AtomicU64,
+    pub(super) failed_batches: AtomicU64,
+    pub(super) corrupt_files: AtomicU64,
+    pub(super) disk_bytes: AtomicU64,
+}
+
+pub(super) struct Mover {
+    pub(super) spool: Spool,
+    pub(super) drain: Drain,
+    pub(super) writer: Writer,
+    pub(super) retention: Retention,
+    pub(super) clock: Clock,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Mover {
+    /// Until the spool says stop; then moves what is left and ends.
+    pub(super) fn run(mut self) {
+        let mut next_sweep_ms = 0;
+        let mut failures = 0u32;
+        loop {
+            let is_moved = self.move_all();
+            let now_ms = (self.clock)();
+            // Also where the clock stepped back by much.
+            if next_sweep_ms <= now_ms || now_ms + 2 * SWEEP_MS < next_sweep_ms {
+                let bytes =
+                    retention::sweep(&self.retention, now_ms, &mut |day| self.writer.close(day));
+                self.counters.disk_bytes.store(bytes, Ordering::Relaxed);
+                next_sweep_ms = now_ms + SWEEP_MS;
+            }
+            if is_moved {
+                failures = 0;
+                if self.spool.wait_for_work(LINGER, IDLE) && self.move_all() {
+                    return;
+                }
+                continue;
+            }
+            failures += 1;
+            let pause = (PAUSE_MIN * 2u32.saturating_pow(failures.min(10))).min(PAUSE_MAX);
+            if self.spool.pause(pause) && STOPPING_TRIES_MAX <= failures {
+                tracing::error!(
+                    "the request log cannot be written while stopping; its records wait in the spool for the next start"
+                );
+                return;
+            }
+        }
+    }
+
+    /// Moves until nothing waits. Says whether that succeeded.
+    fn move_all(&mut self) -> bool {
+        loop {
+            let batch = self.drain.next(BATCH_RECORDS);
+            if batch.is_empty() {
+                return !batch.is_partial;
+            }
+            let result = self.writer.insert(&batch.records, (self.clock)());
+            self.counters.corrupt_files.store(self.writer.corrupt_files, Ordering::Relaxed);
+            match result {
+                Ok(new) => {
+                    let all = batch.records.len() as u64;
+                    self.counters.moved.fetch_add(new, Ordering::Relaxed);
+                    self.counters.repeated.fetch_add(all.saturating_sub(new), Ordering::Relaxed);
+                    self.drain.commit(&batch);
+                }
+                Err(error) => {
+                    self.counters.failed_batches.fetch_add(1, Ordering::Relaxed);
+                    let cause = std::error::Error::source(&error)
+                        .map(ToString::to_string)
+                        .unwrap_or_default();
+                    tracing::error!(%error, cause, "records stay in the spool and are tried again");
+                    return false;
+                }
+            }
+        }
+    }
+}
