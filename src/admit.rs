@@ -1,1 +1,61 @@
 //! Admission: may this request run, and who pays?
+//!
+//! Each level of policy (customer, team, virtual key, provider) may bound money, requests,
+//! tokens and calls in flight. [`admit`] takes from all of them or from none, in
+//! microseconds, without a lock and without asking anybody: the node spends a slice that
+//! the ledger in the law granted it beforehand ([`agent`]). Only where a slice is used up
+//! does a request wait for the next, once, at most [`ASK_WAIT_MAX`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_domain::money::NanoUsd;
+
+pub mod agent;
+pub mod budget;
+pub mod cells;
+pub mod ledger;
+pub mod left;
+pub mod level;
+pub mod mono;
+pub mod rate;
+pub mod refusal;
+pub mod ticket;
+
+pub use cells::{Cells, KeyLimits};
+pub use left::{Left, left};
+pub use level::LevelSpec;
+pub use mono::Mono;
+pub use refusal::{BudgetRefusal, Refusal, affordable};
+pub use ticket::{Running, Ticket};
+
+/// How long a request waits for money that this node does not hold.
+pub const ASK_WAIT_MAX: Duration = Duration::from_millis(50);
+/// For how many output tokens a stream reserves at once.
+pub const STREAM_SLICE_TOKENS: u64 = 2_000;
+
+/// What a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// The most it can cost; for a stream, its input and first [`STREAM_SLICE_TOKENS`].
+    pub upper: NanoUsd,
+    /// How many tokens it is expected to use.
+    pub tokens: u64,
+    /// When it came.
+    pub at: Mono,
+}
+
+/// Takes what `ask` needs from every one of `limits`, from the outermost level in.
+///
+/// Does not await where the node holds enough. Cancel-safe: what was taken is given back.
+///
+/// # Errors
+///
+/// [`Refusal`] names the level, its limit and when to come again. Nothing is held then.
+pub async fn admit(limits: &Arc<KeyLimits>, ask: Ask) -> Result<Ticket, Refusal> {
+    let claim = ticket::Claim::obtain(limits, &ask).await?;
+    Ok(Ticket::new(claim, ask.upper))
+}
+
+#[cfg(test)]
+mod tests;

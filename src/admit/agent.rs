@@ -1,0 +1,299 @@
+//! The task that reports what was spent, asks for more in time, and gives back what is not used.
+//!
+//! One exchange with the ledger at a time, so figures never overtake each other. Requests
+//! that wait are served at once; everything else goes out every [`REPORT_EVERY`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use althing_domain::money::NanoUsd;
+use althing_domain::time::Clock;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{BudgetCell, Lease, Signal};
+use super::cells::Cells;
+use super::ledger::{Answer, Ask, Batch, BudgetId, Finished, Ledger, LedgerError};
+
+/// How often what was spent is reported.
+pub const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// After how long without use a slice goes back.
+pub const IDLE_AFTER: Duration = Duration::from_secs(30);
+/// How long an exchange may take. Its figures are cumulative, so giving up on an answer loses nothing.
+const EXCHANGE_WITHIN: Duration = Duration::from_secs(5);
+/// A slice covers what was spent in this many reports: ten seconds.
+const HORIZON_REPORTS: u64 = 40;
+/// And at most this part of the limit, as the ledger would grant no more.
+const SLICE_OF_LIMIT: u64 = 20;
+/// How many budgets go into one batch. The rest follows in the next exchange.
+const BATCH_MAX: usize = 4096;
+
+/// The agent. [`Agent::run`] is its life.
+pub struct Agent {
+    cells: Arc<Cells>,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    signals: mpsc::Receiver<Signal>,
+    incarnation: Incarnation,
+    tracked: HashMap<BudgetId, Tracked>,
+    /// Leases of former incarnations that requests still run under.
+    retired: Vec<Retired>,
+}
+
+/// Which life of the node spends. Shared with the usage journal.
+#[derive(Debug, Clone)]
+pub struct Incarnation(Arc<AtomicU64>);
+
+impl Incarnation {
+    /// Starts at `first`: larger than that of any former life of this node.
+    #[must_use]
+    pub fn new(first: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(first)))
+    }
+
+    /// The current one.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn next(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+struct Tracked {
+    cell: Arc<BudgetCell>,
+    /// Spending in one report's time, as a moving average.
+    pace: u64,
+    used_before: u64,
+    busy_at: Instant,
+}
+
+struct Retired {
+    incarnation: u64,
+    budget: BudgetId,
+    lease: Arc<Lease>,
+}
+
+impl Tracked {
+    fn new(cell: Arc<BudgetCell>) -> Self {
+        let used_before = cell.lease().used();
+        Self { cell, pace: 0, used_before, busy_at: Instant::now() }
+    }
+
+    /// What the node would like to hold.
+    fn slice(&self) -> u64 {
+        let ahead = self.pace.saturating_mul(HORIZON_REPORTS);
+        let running = self.cell.lease().reserved().saturating_mul(2);
+        ahead.max(running).min(self.cell.limit().0 / SLICE_OF_LIMIT)
+    }
+
+    /// Takes the pace, once a report.
+    fn tick(&mut self, now: Instant) {
+        let lease = self.cell.lease();
+        let used = lease.used();
+        let spent = used.saturating_sub(self.used_before);
+        self.used_before = used;
+        self.pace = self.pace.saturating_mul(3).saturating_add(spent) / 4;
+        if 0 < spent || 0 < lease.reserved() {
+            self.busy_at = now;
+        }
+        let idle = IDLE_AFTER <= now.saturating_duration_since(self.busy_at);
+        if idle || self.cell.is_exhausted() {
+            self.cell.give_back_unused();
+        }
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        IDLE_AFTER <= now.saturating_duration_since(self.busy_at)
+    }
+}
+
+impl Agent {
+    /// An agent for `cells`, whose signals arrive at `signals` (see [`Cells::new`]).
+    #[must_use]
+    pub fn new(
+        (cells, signals): (Arc<Cells>, mpsc::Receiver<Signal>),
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        incarnation: Incarnation,
+    ) -> Self {
+        let (tracked, retired) = (HashMap::new(), Vec::new());
+        Self { cells, ledger, clock, signals, incarnation, tracked, retired }
+    }
+
+    /// Works until `stop`; then closes every lease that nothing runs under any more.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(signal) = self.signals.recv() => self.serve(signal).await,
+                _ = tick.tick() => self.report().await,
+            }
+        }
+        self.close().await;
+    }
+
+    /// Answers the requests that wait.
+    async fn serve(&mut self, first: Signal) {
+        let mut wanted = Vec::new();
+        let mut next = Some(first);
+        while let Some(signal) = next {
+            match signal {
+                Signal::Active(cell) => self.track(cell),
+                Signal::Wanted(cell) => {
+                    self.track(Arc::clone(&cell));
+                    wanted.push(cell);
+                }
+            }
+            next = if wanted.len() < BATCH_MAX { self.signals.try_recv().ok() } else { None };
+        }
+        let tracked = &self.tracked;
+        let slice = |it: &BudgetCell| tracked.get(it.id()).map_or(0, Tracked::slice);
+        let asks = wanted.iter().flat_map(|it| it.asks(slice(it).max(floor(it)))).collect();
+        self.exchange(asks).await;
+    }
+
+    /// Reports what changed since the last time.
+    async fn report(&mut self) {
+        let (now, wall) = (Instant::now(), self.clock.now());
+        let mut asks: Vec<Ask> = Vec::new();
+        for tracked in self.tracked.values_mut() {
+            tracked.tick(now);
+            let cell = &tracked.cell;
+            let found = cell.asks(if tracked.is_idle(now) { 0 } else { tracked.slice() });
+            if found.is_empty() && cell.is_over(wall) {
+                asks.push(cell.inquiry());
+            }
+            asks.extend(found);
+        }
+        while !asks.is_empty() {
+            let rest = asks.split_off(asks.len().min(BATCH_MAX));
+            self.exchange(std::mem::replace(&mut asks, rest)).await;
+        }
+        self.tracked.retain(|_, it| !it.is_idle(now) || it.cell.rest());
+        self.finish_retired().await;
+    }
+
+    fn track(&mut self, cell: Arc<BudgetCell>) {
+        self.tracked.entry(cell.id().clone()).or_insert_with(|| Tracked::new(cell));
+    }
+
+    async fn exchange(&mut self, asks: Vec<Ask>) {
+        if asks.is_empty() {
+            return;
+        }
+        let batch = Batch { incarnation: self.incarnation.get(), asks: asks.clone() };
+        let answer = tokio::time::timeout(EXCHANGE_WITHIN, self.ledger.batch(batch)).await;
+        match answer.unwrap_or(Err(LedgerError::NoQuorum)) {
+            Ok(answer) => self.take_in(&asks, &answer),
+            Err(error) => {
+                tracing::warn!(error = %error, "the money ledger did not answer: this node spends what it holds");
+                for cell in asks.iter().filter_map(|it| self.tracked.get(&it.budget)) {
+                    cell.cell.unanswered();
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, asks: &[Ask], answer: &Answer) {
+        if answer.stale || answer.grants.iter().any(|it| it.closed) {
+            self.renew();
+            return;
+        }
+        for ask in asks {
+            if let Some(tracked) = self.tracked.get(&ask.budget) {
+                tracked.cell.sent(ask);
+            }
+        }
+        for grant in &answer.grants {
+            if let Some(tracked) = self.tracked.get(&grant.budget) {
+                tracked.cell.granted(grant);
+            }
+        }
+        for budget in &answer.unknown {
+            if let Some(tracked) = self.tracked.remove(budget) {
+                tracked.cell.vanished();
+            }
+        }
+    }
+
+    /// The ledger took this node for dead and wrote its leases off: go on as another incarnation.
+    fn renew(&mut self) {
+        let incarnation = self.incarnation.get();
+        tracing::warn!(
+            incarnation,
+            "the ledger closed this node's leases: starting a new incarnation"
+        );
+        for cell in self.cells.all_budgets() {
+            let leases = cell.renew();
+            self.retired.extend(leases.into_iter().map(|lease| Retired {
+                incarnation,
+                budget: cell.id().clone(),
+                lease,
+            }));
+            cell.unanswered();
+        }
+        self.incarnation.next();
+        for tracked in self.tracked.values_mut() {
+            tracked.used_before = 0;
+        }
+    }
+
+    /// Tells the exact figures of leases that were closed and that nothing runs under any more.
+    async fn finish_retired(&mut self) {
+        let done = |it: &Retired| it.lease.is_quiet();
+        let finished: Vec<Finished> =
+            self.retired.iter().filter(|it| done(it)).map(finished).collect();
+        if !finished.is_empty() && self.finish(finished).await {
+            self.retired.retain(|it| !done(it));
+        }
+    }
+
+    async fn finish(&self, finished: Vec<Finished>) -> bool {
+        let answer = tokio::time::timeout(EXCHANGE_WITHIN, self.ledger.finish(finished)).await;
+        let answer = answer.unwrap_or(Err(LedgerError::NoQuorum));
+        if let Err(error) = &answer {
+            tracing::warn!(error = %error, "closing leases failed: they are written off until the usage journal is replayed");
+        }
+        answer.is_ok()
+    }
+
+    async fn close(mut self) {
+        let incarnation = self.incarnation.get();
+        for cell in self.cells.all_budgets() {
+            let budget = cell.id();
+            let leases = cell.close().into_iter();
+            self.retired.extend(leases.map(|lease| Retired {
+                incarnation,
+                budget: budget.clone(),
+                lease,
+            }));
+        }
+        self.finish_retired().await;
+    }
+}
+
+fn finished(retired: &Retired) -> Finished {
+    let Retired { incarnation, budget, lease } = retired;
+    Finished {
+        incarnation: *incarnation,
+        budget: budget.clone(),
+        epoch: lease.epoch(),
+        used: NanoUsd(lease.used()),
+    }
+}
+
+/// What is asked for where somebody waits: a whole slice, so that the next one need not.
+fn floor(cell: &BudgetCell) -> u64 {
+    cell.limit().0 / SLICE_OF_LIMIT
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+use std::sync::Arc;
+
+use althing_domain::id::Name;
+use althing_domain::money::NanoUsd;
+use althing_domain::policy::{Budget, BudgetMode, Period};
+use proptest::prelude::{prop, proptest};
+
+use super::{BudgetCell, Hold, Signal};
+use crate::admit::ledger::{BudgetId, Grant, Level, Owner};
+use tokio::sync::mpsc;
+
+fn cell(mode: BudgetMode) -> (Arc<BudgetCell>, mpsc::Receiver<Signal>) {
+    let (signals, received) = mpsc::channel(16);
+    let budget = Budget {
+        limit_usd: NanoUsd(1_000),
+        period: Period::Total,
+        time_zone: None,
+        mode,
+        warn_at: Vec::new(),
+    };
+    let owner = Owner { level: Level::VirtualKey, name: Name::new("app"), provider: None };
+    let id = BudgetId::from("virtual-key:app:total");
+    (Arc::new(BudgetCell::new(id, owner, &budget, signals)), received)
+}
+
+fn grant(epoch: u64, granted: u64) -> Grant {
+    Grant {
+        budget: BudgetId::from("virtual-key:app:total"),
+        epoch,
+        granted: NanoUsd(granted),
+        closed: false,
+        recall: NanoUsd::ZERO,
+        limit: NanoUsd(1_000),
+        settled: NanoUsd::ZERO,
+        outstanding: NanoUsd(granted),
+        resets_at: None,
+    }
+}
+
+#[test]
+fn what_is_reserved_is_replaced_by_what_it_cost() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    assert!(cell.reserve(1).is_none(), "nothing is granted yet");
+    cell.granted(&grant(1, 100));
+    let hold = cell.reserve(70).expect("granted");
+    assert!(cell.reserve(31).is_none());
+    hold.settle(20);
+    assert_eq!((cell.lease().avail(), cell.lease().used(), cell.lease().reserved()), (80, 20, 0));
+}
+
+#[test]
+fn an_answer_that_comes_twice_grants_once() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 100));
+    cell.granted(&grant(1, 100));
+    cell.granted(&grant(1, 60));
+    assert_eq!(cell.lease().avail(), 100);
+}
+
+#[test]
+fn a_request_is_charged_to_the_window_that_admitted_it() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 100));
+    let hold = cell.reserve(40).expect("granted");
+    let old = cell.lease();
+    cell.granted(&grant(2, 50));
+
+    assert_eq!(old.returned(), 60, "what was left of the old window goes back");
+    assert_eq!(cell.lease().avail(), 50);
+    hold.settle(30);
+    assert_eq!((old.used(), cell.lease().used()), (30, 0));
+
+    let asks = cell.asks(0);
+    let told: Vec<_> = asks.iter().map(|it| (it.epoch, it.used.0, it.returned.0)).collect();
+    assert_eq!(told, [(1, 30, 70)], "the old window is reported to its last unit");
+    asks.iter().for_each(|it| cell.sent(it));
+    assert!(cell.asks(0).is_empty(), "and then never again");
+}
+
+#[test]
+fn a_stream_across_the_turn_of_a_window_pays_in_both() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 40));
+    let mut hold = cell.reserve(40).expect("granted");
+    assert!(!cell.extend(&mut hold, 10));
+    let old = cell.lease();
+    cell.granted(&grant(2, 50));
+    assert!(cell.extend(&mut hold, 10));
+    assert!(cell.extend(&mut hold, 5));
+    assert_eq!(hold.amount(), 55);
+    hold.settle(52);
+    assert_eq!((old.used(), cell.lease().used()), (40, 12));
+    assert_eq!(cell.lease().avail(), 38);
+}
+
+#[test]
+fn a_soft_budget_lets_in_while_anything_is_left_and_counts_afterwards() {
+    let (cell, _signals) = cell(BudgetMode::Soft);
+    assert!(cell.reserve(0).is_none());
+    cell.granted(&grant(1, 10));
+    let holds: Vec<Hold> = (0..5).filter_map(|_| cell.reserve(1_000)).collect();
+    assert_eq!(holds.len(), 5);
+    holds.into_iter().for_each(|it| it.settle(8));
+    assert_eq!(cell.lease().used(), 40);
+    assert!(cell.reserve(0).is_none(), "overdrawn");
+}
+
+#[test]
+fn a_recalled_slice_gives_back_only_what_is_free() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 100));
+    let hold = cell.reserve(70).expect("granted");
+    cell.granted(&Grant { recall: NanoUsd(50), ..grant(1, 100) });
+    assert_eq!((cell.lease().avail(), cell.lease().returned()), (0, 30));
+    hold.settle(10);
+    assert_eq!(cell.lease().avail(), 60);
+}
+
+proptest! {
+    /// The reference: every figure of a lease adds up to what was granted, whatever happens in which order.
+    #[test]
+    fn the_figures_always_add_up(
+        steps in prop::collection::vec((0_u8..6, 0_u64..60, 0_u64..80), 1..120),
+    ) {
+        let (cell, _signals) = cell(BudgetMode::Strict);
+        let (mut total, mut holds, mut spent) = (0, Vec::<Hold>::new(), 0_u64);
+        for (what, a, b) in steps {
+            match what {
+                0 => {
+                    total += a;
+                    cell.granted(&grant(1, total));
+                }
+                1 => holds.extend(cell.reserve(a)),
+                2 => if let Some(hold) = holds.pop() {
+                    let cost = b.min(hold.amount());
+                    spent += cost;
+                    hold.settle(cost);
+                },
+                3 => if let Some(hold) = holds.first_mut() {
+                    cell.extend(hold, a);
+                },
+                4 => if let Some(hold) = holds.first_mut() {
+                    hold.shrink(b);
+                },
+                _ => cell.give_back_unused(),
+            }
+            let lease = cell.lease();
+            let held: u64 = holds.iter().map(Hold::amount).sum();
+            assert_eq!(lease.reserved(), held);
+            assert_eq!(lease.used(), spent);
+            assert_eq!(lease.avail() + lease.used() + lease.reserved() + lease.returned(), total);
+        }
+    }
+}

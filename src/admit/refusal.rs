@@ -1,0 +1,172 @@
+//! Why a request may not run, in words that say how to mend it.
+
+use std::fmt;
+use std::time::Duration;
+
+use althing_domain::money::NanoUsd;
+use althing_domain::time::UnixMillis;
+
+use super::budget::{BudgetCell, Denied};
+use super::cells::KeyLimits;
+use super::ledger::Owner;
+use super::level::Spoken;
+use super::rate::{Empty, RateCell};
+use crate::error::{Code, Error};
+
+/// Why a request may not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many calls are in flight as may be.
+    Concurrent {
+        /// Whose limit it is.
+        owner: Owner,
+        /// The limit.
+        limit: u64,
+    },
+    /// No request is left for now.
+    Requests(Box<RateRefusal>),
+    /// Too few tokens are left for now.
+    Tokens(Box<RateRefusal>),
+    /// A budget has too little.
+    Budget(Box<BudgetRefusal>),
+}
+
+/// A rate that is used up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateRefusal {
+    /// Whose limit it is.
+    pub owner: Owner,
+    /// How many fit into each period.
+    pub limit: u64,
+    /// The period.
+    pub per: Duration,
+    /// When the same request would fit.
+    pub retry_after: Duration,
+}
+
+/// A budget that has too little.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetRefusal {
+    /// Whose budget it is.
+    pub owner: Owner,
+    /// The ceiling.
+    pub limit: NanoUsd,
+    /// What was spent, as far as this node knows.
+    pub settled: NanoUsd,
+    /// When spending starts again from zero; never, where absent.
+    pub resets_at: Option<UnixMillis>,
+    /// What a smaller request could still reserve at every level: for clamping.
+    pub affordable: NanoUsd,
+    /// Why there is no more.
+    pub denied: Denied,
+}
+
+impl Refusal {
+    pub(super) fn concurrent(rate: &RateCell, limit: u64) -> Self {
+        Self::Concurrent { owner: rate.owner().clone(), limit }
+    }
+
+    pub(super) fn rate(rate: &RateCell, empty: &Empty) -> Box<RateRefusal> {
+        Box::new(RateRefusal {
+            owner: rate.owner().clone(),
+            limit: empty.limit,
+            per: empty.per,
+            retry_after: empty.retry_after,
+        })
+    }
+
+    pub(super) fn money(limits: &KeyLimits, cell: &BudgetCell, denied: Denied) -> Self {
+        let (view, unsent) = cell.view();
+        let settled = view.map_or(NanoUsd::ZERO, |it| it.settled).saturating_add(unsent);
+        Self::Budget(Box::new(BudgetRefusal {
+            owner: cell.owner().clone(),
+            limit: cell.limit(),
+            settled,
+            resets_at: view.and_then(|it| it.resets_at),
+            affordable: affordable(limits),
+            denied,
+        }))
+    }
+}
+
+/// What can be reserved at every one of `limits` on this node, at once.
+#[must_use]
+pub fn affordable(limits: &KeyLimits) -> NanoUsd {
+    let strict = limits.budgets().iter().filter(|it| it.is_strict());
+    strict.map(|it| NanoUsd(it.lease().avail())).min().unwrap_or(NanoUsd::MAX)
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Concurrent { owner, limit } => write!(
+                f,
+                "{} has {limit} calls in flight, which is its limit: wait for one to end, or raise `rate.concurrent`",
+                Spoken(owner)
+            ),
+            Self::Requests(it) => it.say("requests", f),
+            Self::Tokens(it) => it.say("tokens", f),
+            Self::Budget(it) => it.fmt(f),
+        }
+    }
+}
+
+impl RateRefusal {
+    fn say(&self, what: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { owner, limit, per, retry_after } = self;
+        write!(
+            f,
+            "{} may use {limit} {what} per {per:?} and has used them: come again in {}s, or raise `rate.{what}`",
+            Spoken(owner),
+            retry_after.as_millis().div_ceil(1000).max(1),
+        )
+    }
+}
+
+impl fmt::Display for BudgetRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owner = Spoken(&self.owner);
+        let Self { limit, settled, .. } = self;
+        match self.denied {
+            Denied::Exhausted => write!(
+                f,
+                "the budget of {owner} has too little left for this call: limit ${limit}, settled ${settled}, "
+            )?,
+            Denied::NoQuorum => {
+                return write!(
+                    f,
+                    "this node has used its part of the budget of {owner} and cannot reach a quorum for more: try again shortly"
+                );
+            }
+            Denied::Late => {
+                return write!(
+                    f,
+                    "the budget of {owner} did not answer in time: try again shortly (limit ${limit}, settled ${settled})"
+                );
+            }
+        }
+        match self.resets_at {
+            Some(at) => write!(f, "resets at {}", at.to_rfc3339())?,
+            None => f.write_str("does not reset")?,
+        }
+        f.write_str("; raise the limit, wait for the reset, or ask for fewer output tokens")
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        let soon = Duration::from_secs(1);
+        match refusal {
+            Refusal::Concurrent { .. } => Self::new(Code::RateLimited, text).with_retry_after(soon),
+            Refusal::Requests(it) | Refusal::Tokens(it) => {
+                Self::new(Code::RateLimited, text).with_retry_after(it.retry_after)
+            }
+            Refusal::Budget(it) => match it.denied {
+                Denied::Exhausted => Self::new(Code::BudgetExhausted, text),
+                Denied::NoQuorum => Self::new(Code::NoQuorum, text).with_retry_after(soon),
+                Denied::Late => Self::new(Code::Overloaded, text).with_retry_after(soon),
+            },
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Leave to run one request, and the money set aside for it.
+//!
+//! A [`Ticket`] cannot be forgotten. Dropped before the upstream was called, it voids the
+//! reservation; once called it is a [`Running`], whose drop settles at the metered
+//! estimate: a caller that hangs up still pays for what was generated.
+
+use std::sync::Arc;
+
+use althing_domain::money::NanoUsd;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::budget::{Denied, Hold};
+use super::cells::KeyLimits;
+use super::mono::Mono;
+use super::refusal::Refusal;
+use super::{ASK_WAIT_MAX, Ask};
+
+/// Why a set of limits did not let a request in.
+pub(super) enum Stop {
+    /// A rate is used up.
+    Refused(Refusal),
+    /// The budget at this place has too little on this node.
+    Dry(usize),
+}
+
+/// What one request holds of one set of limits.
+#[derive(Debug)]
+pub(super) struct Claim {
+    limits: Arc<KeyLimits>,
+    holds: SmallVec<[Hold; 4]>,
+    tokens: SmallVec<[u64; 4]>,
+}
+
+impl Claim {
+    /// Takes everything, or nothing: concurrency, then requests, then tokens, then money, each from the outermost level in.
+    pub(super) fn take(limits: &Arc<KeyLimits>, ask: &Ask) -> Result<Self, Stop> {
+        let rates = &limits.rates;
+        for (at, rate) in rates.iter().enumerate() {
+            if let Err(limit) = rate.enter() {
+                rates[..at].iter().for_each(|it| it.leave());
+                return Err(Stop::Refused(Refusal::concurrent(rate, limit)));
+            }
+        }
+        // From here on, dropping the claim counts the call out again.
+        let mut claim =
+            Self { limits: Arc::clone(limits), holds: SmallVec::new(), tokens: SmallVec::new() };
+        for (at, rate) in rates.iter().enumerate() {
+            if let Err(empty) = rate.take_request(ask.at) {
+                rates[..at].iter().for_each(|it| it.give_request());
+                return Err(Stop::Refused(Refusal::Requests(Refusal::rate(rate, &empty))));
+            }
+        }
+        let taken = claim.take_tokens(ask).and_then(|()| claim.take_money(ask));
+        if let Err(stop) = taken {
+            rates.iter().for_each(|it| it.give_request());
+            return Err(stop);
+        }
+        Ok(claim)
+    }
+
+    fn take_tokens(&mut self, ask: &Ask) -> Result<(), Stop> {
+        for rate in &self.limits.rates {
+            match rate.take_tokens(ask.at, ask.tokens) {
+                Ok(taken) => self.tokens.push(taken),
+                Err(empty) => {
+                    let refusal = Refusal::Tokens(Refusal::rate(rate, &empty));
+                    return Err(Stop::Refused(refusal));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_money(&mut self, ask: &Ask) -> Result<(), Stop> {
+        for (at, budget) in self.limits.budgets.iter().enumerate() {
+            match budget.reserve(ask.upper.0) {
+                Some(hold) => self.holds.push(hold),
+                None => return Err(Stop::Dry(at)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Like [`Claim::take`], and where money is missing on this node, asks for it once.
+    pub(super) async fn obtain(limits: &Arc<KeyLimits>, ask: &Ask) -> Result<Self, Refusal> {
+        let mut deadline = None;
+        loop {
+            match Self::take(limits, ask) {
+                Ok(claim) => return Ok(claim),
+                Err(Stop::Dry(at)) => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + ASK_WAIT_MAX);
+                    wait(limits, at, ask.upper.0, deadline).await?;
+                }
+                Err(Stop::Refused(refusal)) => return Err(refusal),
+            }
+        }
+    }
+
+    /// Sets `more` aside in every budget, or in none.
+    fn extend(&mut self, more: u64) -> Result<(), usize> {
+        let before: SmallVec<[u64; 4]> = self.holds.iter().map(Hold::amount).collect();
+        let budgets = Arc::clone(&self.limits);
+        for (at, budget) in budgets.budgets.iter().enumerate() {
+            let Some(hold) = self.holds.get_mut(at) else { continue };
+            if !budget.extend(hold, more) {
+                for (hold, amount) in self.holds.iter_mut().zip(before).take(at) {
+                    hold.shrink(amount);
+                }
+                return Err(at);
+            }
+        }
+        Ok(())
+    }
+
+    async fn extend_or_wait(&mut self, more: u64) -> Result<(), Refusal> {
+        let deadline = Instant::now() + ASK_WAIT_MAX;
+        while let Err(at) = self.extend(more) {
+            wait(&self.limits, at, more, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the reservation by `cost`, and the token estimate by `tokens` where they are known.
+    fn settle(mut self, cost: u64, tokens: Option<u64>) {
+        for (hold, budget) in self.holds.drain(..).zip(&self.limits.budgets) {
+            hold.settle(cost);
+            budget.touch();
+        }
+        if let Some(used) = tokens {
+            let now = Mono::now();
+            for (taken, rate) in self.tokens.drain(..).zip(&self.limits.rates) {
+                rate.correct_tokens(now, taken, used);
+            }
+        } else {
+            self.tokens.clear();
+        }
+    }
+
+    fn void(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        for hold in self.holds.drain(..) {
+            hold.settle(0);
+        }
+        if !self.tokens.is_empty() {
+            let now = Mono::now();
+            for (taken, rate) in self.tokens.drain(..).zip(&self.limits.rates) {
+                rate.correct_tokens(now, taken, 0);
+            }
+        }
+        self.limits.rates.iter().for_each(|it| it.leave());
+    }
+}
+
+async fn wait(
+    limits: &KeyLimits,
+    at: usize,
+    amount: u64,
+    deadline: Instant,
+) -> Result<(), Refusal> {
+    let Some(cell) = limits.budgets.get(at) else { return Ok(()) };
+    let waited = if deadline <= Instant::now() {
+        Err(Denied::Late)
+    } else {
+        cell.wait_for(amount, deadline).await
+    };
+    waited.map_err(|denied| Refusal::money(limits, cell, denied))
+}
+
+/// What a request holds: at its own levels, and at those of the target it is sent to.
+#[derive(Debug)]
+struct Claims {
+    own: Claim,
+    target: Option<Claim>,
+    upper: u64,
+}
+
+impl Claims {
+    async fn retarget(
+        &mut self,
+        limits: Option<&Arc<KeyLimits>>,
+        ask: &Ask,
+    ) -> Result<(), Refusal> {
+        if let Some(former) = self.target.take() {
+            former.void();
+        }
+        let upper = ask.upper.0;
+        if self.upper < upper {
+            self.own.extend_or_wait(upper - self.upper).await?;
+        } else {
+            self.own.holds.iter_mut().for_each(|it| it.shrink(upper));
+        }
+        self.upper = upper;
+        if let Some(limits) = limits.filter(|it| !it.is_empty()) {
+            self.target = Some(Claim::obtain(limits, ask).await?);
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, more: u64) -> bool {
+        let before = self.upper;
+        if self.own.extend(more).is_err() {
+            return false;
+        }
+        if let Some(target) = &mut self.target
+            && target.extend(more).is_err()
+        {
+            self.own.holds.iter_mut().for_each(|it| it.shrink(before));
+            return false;
+        }
+        self.upper = before.saturating_add(more);
+        true
+    }
+
+    async fn extend_or_wait(&mut self, more: u64) -> Result<(), Refusal> {
+        let before = self.upper;
+        self.own.extend_or_wait(more).await?;
+        if let Some(target) = &mut self.target
+            && let Err(refusal) = target.extend_or_wait(more).await
+        {
+            self.own.holds.iter_mut().for_each(|it| it.shrink(before));
+            return Err(refusal);
+        }
+        self.upper = before.saturating_add(more);
+        Ok(())
+    }
+
+    fn settle(self, cost: u64, tokens: Option<u64>) {
+        self.own.settle(cost, tokens);
+        if let Some(target) = self.target {
+            target.settle(cost, tokens);
+        }
+    }
+}
+
+/// Leave to run one request. Dropped, it voids what it holds.
+#[must_use = "a ticket holds money until it is started or dropped"]
+#[derive(Debug)]
+pub struct Ticket {
+    claims: Claims,
+}
+
+/// A request whose upstream was called. Dropped, it settles at what was metered, or at the
+/// whole reservation where nothing was.
+#[must_use = "a running request is settled when it ends"]
+#[derive(Debug)]
+pub struct Running {
+    claims: Option<Claims>,
+    metered: Option<u64>,
+}
+
+impl Ticket {
+    pub(super) const fn new(own: Claim, upper: NanoUsd) -> Self {
+        Self { claims: Claims { own, target: None, upper: upper.0 } }
+    }
+
+    /// Adds the levels of the target (provider, key at provider) that the request goes to,
+    /// in place of those of a former target, and fits the reservation to what it costs there.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] where the target's levels, or the larger bound, do not allow it. The ticket
+    /// stays good for another target.
+    pub async fn target(
+        &mut self,
+        limits: Option<&Arc<KeyLimits>>,
+        ask: &Ask,
+    ) -> Result<(), Refusal> {
+        self.claims.retarget(limits, ask).await
+    }
+
+    /// What is set aside at each level.
+    #[must_use]
+    pub const fn upper(&self) -> NanoUsd {
+        NanoUsd(self.claims.upper)
+    }
+
+    /// The upstream is about to be called: from now on, money may have been spent.
+    pub fn start(self) -> Running {
+        Running { claims: Some(self.claims), metered: None }
+    }
+}
+
+impl Running {
+    /// Sets `more` aside at every level, at once. False: this node has too little.
+    pub fn extend(&mut self, more: NanoUsd) -> bool {
+        self.claims.as_mut().is_some_and(|it| it.extend(more.0))
+    }
+
+    /// Sets `more` aside at every level; asks the ledger where this node has too little, and waits at most [`ASK_WAIT_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] of the level that has no more. What was held before is still held.
+    pub async fn extend_or_wait(&mut self, more: NanoUsd) -> Result<(), Refusal> {
+        match &mut self.claims {
+            Some(claims) => claims.extend_or_wait(more.0).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on with another target after an attempt that cost nothing; see [`Ticket::target`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ticket::target`].
+    pub async fn target(
+        &mut self,
+        limits: Option<&Arc<KeyLimits>>,
+        ask: &Ask,
+    ) -> Result<(), Refusal> {
+        match &mut self.claims {
+            Some(claims) => claims.retarget(limits, ask).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes what the call has cost so far: what it settles at where it is dropped.
+    pub const fn meter(&mut self, so_far: NanoUsd) {
+        self.metered = Some(so_far.0);
+    }
+
+    /// What is set aside at each level.
+    #[must_use]
+    pub fn upper(&self) -> NanoUsd {
+        NanoUsd(self.claims.as_ref().map_or(0, |it| it.upper))
+    }
+
+    /// Ends it: replaces the reservation by what the call cost, and the token estimate by what it used.
+    pub fn settle(mut self, cost: NanoUsd, tokens: u64) {
+        if let Some(claims) = self.claims.take() {
+            claims.settle(cost.0, Some(tokens));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(claims) = self.claims.take() {
+            let cost = self.metered.unwrap_or(claims.upper);
+            claims.settle(cost, None);
+        }
+    }
+}
