@@ -248,7 +248,7 @@ impl Agent {
 
     /// Tells the exact figures of leases that were closed and that nothing runs under any more.
     async fn finish_retired(&mut self) {
-        let done = |it: &Retired| it.lease.is_quiet();
+        let done = |it: &Retired| it.lease.drain();
         let finished: Vec<Finished> =
             self.retired.iter().filter(|it| done(it)).map(finished).collect();
         if !finished.is_empty() && self.finish(finished).await {

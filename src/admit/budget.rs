@@ -221,6 +221,12 @@ impl Lease {
         self.reserved() == 0 && self.granted() <= self.used().saturating_add(self.returned())
     }
 
+    /// Takes the rest out of use, and says whether it [is quiet](Self::is_quiet) by now.
+    pub(super) fn drain(&self) -> bool {
+        self.give_back(u64::MAX);
+        self.is_quiet()
+    }
+
     fn unsent(&self) -> bool {
         self.sent_used.load(Ordering::Acquire) != self.used()
             || self.sent_returned.load(Ordering::Acquire) != self.returned()
@@ -456,8 +462,7 @@ impl BudgetCell {
         let lease = self.lease.load();
         let mut asks = Vec::new();
         slow.old.retain(|it| {
-            it.give_back(u64::MAX);
-            let keep = !it.is_quiet() || it.unsent();
+            let keep = !it.drain() || it.unsent();
             if it.unsent() {
                 asks.push(it.ask(&self.id, 0, 0));
             }

@@ -158,7 +158,7 @@ async fn a_budget_that_is_used_up_says_whose_it_is_and_what_is_still_affordable(
     let running = admit(&limits, ask(900)).await.expect("within").start();
     let refusal = admit(&limits, ask(200)).await.expect_err("only 100 are left");
     let Refusal::Budget(why) = &refusal else { panic!("{refusal:?}") };
-    assert_eq!(why.denied, Denied::Late, "100 more came, and are not enough");
+    assert_eq!(why.denied, Denied::Exhausted, "100 more came, and are not enough");
     running.settle(NanoUsd(900), 10);
 
     let refusal = admit(&limits, ask(200)).await.expect_err("still only 100");
