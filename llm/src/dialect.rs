@@ -7,11 +7,12 @@ use crate::chat::{Event, Reply, Request};
 use crate::embed;
 
 mod anthropic;
+pub mod openai;
 
 pub use anthropic::Anthropic;
 
 /// Every dialect, by name.
-pub static ALL: &[&dyn Dialect] = &[&Anthropic];
+pub static ALL: &[&dyn Dialect] = &[&openai::OPENAI, &Anthropic];
 
 /// A request or reply is not of the dialect's shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

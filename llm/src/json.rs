@@ -74,6 +74,11 @@ impl Fields {
         value.filter(|value| !value.is_null())
     }
 
+    /// Takes a value if it is so; leaves it otherwise.
+    pub(crate) fn any_if(&mut self, key: &str, is: impl Fn(&Value) -> bool) -> Option<Value> {
+        if self.map.get(key).is_some_and(is) { self.map.shift_remove(key) } else { None }
+    }
+
     /// Takes a string.
     pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>, Error> {
         match self.any(key) {

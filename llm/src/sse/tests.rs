@@ -77,7 +77,7 @@ fn a_whole_event_is_not_copied() {
     let mut borrowed = false;
     parser
         .push(bytes, |it| {
-            borrowed = matches!((it.name, it.data), (Some(Cow::Borrowed(_)), Cow::Borrowed(_)))
+            borrowed = matches!((it.name, it.data), (Some(Cow::Borrowed(_)), Cow::Borrowed(_)));
         })
         .unwrap();
     assert!(borrowed);

@@ -1,0 +1,138 @@
+//! How vendors depart from OpenAI's chat completions.
+
+use memchr::memmem;
+
+use crate::scan::{Field, Rewrite, Scan};
+
+/// One vendor's departures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quirks {
+    /// The field for the most output tokens.
+    pub max_tokens: MaxTokens,
+    /// How usage at the end of a stream is had.
+    pub stream_usage: StreamUsage,
+    /// How the effort of reasoning is asked for.
+    pub reasoning: ReasoningField,
+    /// Whether earlier reasoning is taken back, and where.
+    pub reasoning_back: ReasoningBack,
+    /// What becomes of cache break points.
+    pub cache_control: CacheControl,
+    /// What becomes of `top_k`, which OpenAI does not know but most servers of open models do.
+    pub top_k: Extra,
+    /// Whether the `developer` role is known; where not, `system` is written.
+    pub developer: Extra,
+}
+
+/// The field for the most output tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxTokens {
+    /// `max_completion_tokens`.
+    MaxCompletionTokens,
+    /// `max_tokens`.
+    MaxTokens,
+}
+
+/// How usage at the end of a stream is had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamUsage {
+    /// By `stream_options.include_usage`.
+    OnRequest,
+    /// It comes unasked, and asking is an error.
+    Always,
+}
+
+/// How the effort of reasoning is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReasoningField {
+    /// `reasoning_effort`.
+    Effort,
+    /// `reasoning: { effort, max_tokens }`.
+    Nested,
+    /// Not at all.
+    None,
+}
+
+/// Whether earlier reasoning is taken back, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReasoningBack {
+    /// Not at all.
+    Never,
+    /// As `reasoning_content`.
+    Content,
+    /// As `reasoning_details`.
+    Details,
+}
+
+/// What becomes of cache break points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheControl {
+    /// They are dropped, without a report: such vendors cache by themselves.
+    Implicit,
+    /// They are passed on.
+    Kept,
+}
+
+/// What becomes of a field that OpenAI does not have everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extra {
+    /// The vendor knows it.
+    Known,
+    /// It is dropped.
+    Unknown,
+}
+
+impl Quirks {
+    /// None: OpenAI itself.
+    pub const OPENAI: Self = Self {
+        max_tokens: MaxTokens::MaxCompletionTokens,
+        stream_usage: StreamUsage::OnRequest,
+        reasoning: ReasoningField::Effort,
+        reasoning_back: ReasoningBack::Never,
+        cache_control: CacheControl::Implicit,
+        top_k: Extra::Unknown,
+        developer: Extra::Known,
+    };
+
+    /// What nearly everybody else has in common.
+    pub const COMPATIBLE: Self = Self {
+        max_tokens: MaxTokens::MaxTokens,
+        stream_usage: StreamUsage::OnRequest,
+        reasoning: ReasoningField::Effort,
+        reasoning_back: ReasoningBack::Never,
+        cache_control: CacheControl::Implicit,
+        top_k: Extra::Unknown,
+        developer: Extra::Unknown,
+    };
+
+    /// Adds to `rewrite` what a body in OpenAI's dialect needs so that this vendor takes it: the field for the most
+    /// output tokens renamed, usage asked for at the end of a stream where that takes asking.
+    pub fn adapt(&self, scan: &Scan, body: &[u8], rewrite: &mut Rewrite<'_>) {
+        let (from, to) = match self.max_tokens {
+            // OpenAI's older models take both names; only its servers tell them apart.
+            MaxTokens::MaxCompletionTokens => (None, Field::MaxCompletionTokens),
+            MaxTokens::MaxTokens => (scan.present(Field::MaxCompletionTokens), Field::MaxTokens),
+        };
+        if let Some(value) = from.and_then(|it| body.get(it.value.clone())) {
+            rewrite.remove(Field::MaxCompletionTokens);
+            if scan.present(to).is_none() {
+                rewrite.set(to, value);
+            }
+        }
+        match self.stream_usage {
+            StreamUsage::OnRequest if scan.stream() && scan.include_usage() != Some(true) => {
+                rewrite.include_usage(body);
+            }
+            StreamUsage::Always if scan.span(Field::StreamOptions).is_some() => {
+                rewrite.remove(Field::StreamOptions);
+            }
+            StreamUsage::OnRequest | StreamUsage::Always => {}
+        }
+    }
+
+    /// Whether a body in OpenAI's dialect may hold what this vendor refuses and splicing cannot mend, so that it must
+    /// be read and written anew. Errs towards yes.
+    #[must_use]
+    pub fn must_translate(&self, body: &[u8]) -> bool {
+        self.developer == Extra::Unknown && memmem::find(body, b"\"developer\"").is_some()
+    }
+}
