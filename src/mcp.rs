@@ -13,4 +13,5 @@ pub mod names;
 pub mod result;
 pub mod scope;
 pub mod server;
+mod supervisor;
 pub mod upstream;

@@ -28,6 +28,13 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Whether `other` offers the same tools in the same order, of the same servers.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.not_ready == other.not_ready
+            && self.tools.len() == other.tools.len()
+            && self.tools.iter().zip(&other.tools).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
     /// The tool of that name in the flat name space (`server-tool`).
     #[must_use]
     pub fn by_flat(&self, flat: &str) -> Option<&Arc<ToolEntry>> {

@@ -7,13 +7,18 @@ use std::time::Duration;
 use althing_domain::id::Name;
 use althing_domain::policy::McpServer;
 use althing_domain::time::{Clock, UnixMillis};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::call::{Call, CallError, CallOutcome};
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Offer, build};
+use super::supervisor::{Publish, Server};
 use super::upstream::{GuardProgram, Secrets, TokenStore};
 use crate::tasks::Tasks;
+
+mod execute;
 
 /// How a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -140,16 +145,29 @@ impl fmt::Debug for Options {
 }
 
 /// All MCP servers. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Federation {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Federation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Federation")
+            .field("tools", &self.catalog().tools.len())
+            .finish_non_exhaustive()
+    }
+}
+
 struct Inner {
-    options: Options,
-    catalog: arc_swap::ArcSwap<Catalog>,
+    options: Arc<Options>,
+    /// Enabled and disabled servers, in the order of their creation.
+    servers: ArcSwap<Vec<Arc<Server>>>,
+    /// Servers on their way out: shutdown waits for them too.
+    leaving: Mutex<Vec<Arc<Server>>>,
+    catalog: ArcSwap<Catalog>,
     version: watch::Sender<u64>,
+    /// One change of the servers or the catalogue at a time. Never held across an await.
+    changing: Mutex<()>,
 }
 
 impl Federation {
@@ -157,9 +175,12 @@ impl Federation {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let inner = Inner {
-            options,
-            catalog: arc_swap::ArcSwap::default(),
+            options: Arc::new(options),
+            servers: ArcSwap::default(),
+            leaving: Mutex::default(),
+            catalog: ArcSwap::default(),
             version: watch::Sender::new(0),
+            changing: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -167,9 +188,44 @@ impl Federation {
     /// Makes the servers be `servers`, which stand in the order of their creation.
     ///
     /// Returns at once: connecting goes on behind. Servers that did not change keep their connection and their
-    /// calls; a changed or removed one lets its calls in flight end within the drain's bound.
+    /// calls, also where only prices, time-out or offered tools changed; a changed or removed one lets its calls in
+    /// flight end within the drain's bound.
     pub fn reconcile(&self, servers: &[Arc<McpServer>]) {
-        tracing::debug!(servers = servers.len(), drain = ?self.inner.options.limits.drain, "servers reconciled");
+        let mut started = Vec::new();
+        {
+            let _changing = self.inner.changing.lock();
+            let before = self.inner.servers.load_full();
+            let mut after: Vec<Arc<Server>> = Vec::with_capacity(servers.len());
+            for spec in servers {
+                let old = before.iter().find(|it| it.spec().name == spec.name);
+                match old {
+                    Some(old) if is_same_link(&old.spec(), spec) => {
+                        old.adopt(Arc::clone(spec));
+                        after.push(Arc::clone(old));
+                    }
+                    _ => {
+                        let server = Server::new(Arc::clone(spec), &self.inner.options);
+                        started.push(Arc::clone(&server));
+                        after.push(server);
+                    }
+                }
+            }
+            let mut leaving = self.inner.leaving.lock();
+            leaving.retain(|it| !it.ended().is_cancelled());
+            for old in before.iter().filter(|old| !after.iter().any(|it| Arc::ptr_eq(it, old))) {
+                old.stop();
+                leaving.push(Arc::clone(old));
+            }
+            self.inner.servers.store(Arc::new(after));
+        }
+        for server in started {
+            if server.spec().enabled {
+                server.supervise(&self.inner.options, self.publisher());
+            } else {
+                server.end_unsupervised();
+            }
+        }
+        self.inner.publish();
     }
 
     /// What is offered now.
@@ -190,25 +246,100 @@ impl Federation {
     ///
     /// [`CallError`] says what is known of the call's fate.
     pub async fn call(&self, call: Call) -> Result<CallOutcome, CallError> {
-        tokio::task::yield_now().await;
-        drop(call);
-        Err(CallError::UnknownTool)
+        let servers = self.inner.servers.load_full();
+        let server = servers
+            .iter()
+            .find(|it| it.spec().name == call.server)
+            .ok_or(CallError::UnknownTool)?;
+        let Some(tool) = self.catalog().by_name(call.server.as_str(), &call.tool).map(Arc::clone)
+        else {
+            return Err(unlisted(server));
+        };
+        execute::execute(server, &tool, &call, &self.inner.options.limits).await
     }
 
     /// How each server is, in the order of their creation.
     #[must_use]
     pub fn status(&self) -> Vec<ServerStatus> {
-        Vec::new()
+        let catalog = self.catalog();
+        let count = |name: &Name| catalog.tools.iter().filter(|it| it.server == *name).count();
+        self.inner.servers.load().iter().map(|it| it.status(count(&it.spec().name))).collect()
     }
 
     /// Connects `server` anew: an admin asked, or its authorisation is complete. Whether there is such a server.
     #[must_use]
     pub fn reconnect(&self, server: &str) -> bool {
-        self.catalog().not_ready.iter().any(|it| it.as_str() == server)
+        let servers = self.inner.servers.load();
+        let found =
+            servers.iter().find(|it| it.spec().name.as_str() == server && it.spec().enabled);
+        found.inspect(|it| it.reconnect()).is_some()
     }
 
     /// Ends all servers: calls in flight get the drain's bound, at most `within`. Whether all ended.
     pub async fn shutdown(&self, within: Duration) -> bool {
-        tokio::time::timeout(within, tokio::task::yield_now()).await.is_ok()
+        self.reconcile(&[]);
+        let leaving: Vec<Arc<Server>> = self.inner.leaving.lock().clone();
+        let all = async {
+            for server in leaving {
+                server.ended().cancelled().await;
+            }
+        };
+        tokio::time::timeout(within, all).await.is_ok()
+    }
+
+    fn publisher(&self) -> Publish {
+        // Weak: a supervisor must not keep its federation alive.
+        let inner = Arc::downgrade(&self.inner);
+        Arc::new(move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.publish();
+            }
+        })
     }
 }
+
+impl Inner {
+    /// Builds the catalogue anew; a new version only where it differs.
+    fn publish(&self) {
+        let _changing = self.changing.lock();
+        let servers = self.servers.load();
+        let offers: Vec<Offer> =
+            servers.iter().filter(|it| it.spec().enabled).map(|it| it.offer()).collect();
+        let before = self.catalog.load_full();
+        let after = build(&offers, &before);
+        if after.is_same(&before) {
+            return;
+        }
+        self.catalog.store(Arc::new(after));
+        self.version.send_modify(|it| *it += 1);
+    }
+}
+
+/// What a caller is told of a tool that is in no list.
+fn unlisted(server: &Server) -> CallError {
+    let state = server.state();
+    match state {
+        // It may be one of a server that has not been listed yet.
+        State::Connecting | State::Down | State::Held => {
+            let reason =
+                server.last_error().unwrap_or_else(|| "it has not connected yet".to_owned());
+            CallError::Unavailable { state, reason }
+        }
+        State::Ready | State::Degraded | State::Disabled => CallError::UnknownTool,
+    }
+}
+
+/// Whether the way to the server is the same: what else may differ takes effect without a new connection.
+fn is_same_link(old: &McpServer, new: &McpServer) -> bool {
+    old.enabled == new.enabled
+        && old.transport == new.transport
+        && old.command == new.command
+        && old.env == new.env
+        && old.cwd == new.cwd
+        && old.url == new.url
+        && old.headers == new.headers
+        && old.auth == new.auth
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

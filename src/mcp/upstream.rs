@@ -8,6 +8,18 @@ use althing_domain::secret::Secret;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+pub(crate) mod connection;
+pub mod guard;
+mod handshake;
+mod headers;
+mod inbox;
+mod jsonrpc;
+pub(crate) mod link;
+mod noise;
+pub(crate) mod open;
+mod stdio;
+mod wire;
+
 /// Resolves references to secrets at the last moment.
 #[async_trait]
 pub trait Secrets: Send + Sync {
@@ -46,11 +58,11 @@ pub trait TokenStore: Send + Sync {
     async fn forget(&self, server: &Name) -> Result<(), String>;
 }
 
-/// The program that guards a stdio server (`althing stdio-guard -- argv`): the server's argv is appended.
+/// The program that guards a stdio server, by way of [`guard::run`]. `--parent PID -- PROGRAM ARGUMENT…` is appended.
 #[derive(Debug, Clone)]
 pub struct GuardProgram {
     /// The program: this executable.
     pub program: PathBuf,
-    /// What comes before the server's argv, for example `stdio-guard --`.
+    /// What comes before that, for example `stdio-guard`.
     pub arguments: Vec<OsString>,
 }

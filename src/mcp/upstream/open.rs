@@ -1,0 +1,87 @@
+//! From a server's settings to a connection.
+
+use althing_domain::policy::{McpServer, Transport};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+
+use super::connection::{Connection, with_last_words};
+use super::handshake::First;
+use super::inbox::Inbox;
+use super::link::{AskError, Link};
+use super::stdio::{self, Launch, Redactor, Stdio};
+use crate::mcp::federation::Options;
+
+/// How long a connection that failed to be made gets for ending.
+const CLOSE_GRACE: std::time::Duration = std::time::Duration::from_secs(12);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The settings cannot work, whatever the server does.
+    #[error("{0}")]
+    Settings(String),
+    /// It failed now, and may succeed later.
+    #[error("{0}")]
+    Failed(String),
+    /// A person must authorise it first.
+    #[error("{0}")]
+    Unauthorized(String),
+}
+
+/// Connects to the server of `spec`, within `options.limits.connect_timeout`.
+pub(crate) async fn open(spec: &McpServer, options: &Options) -> Result<Connection, OpenError> {
+    let deadline = Instant::now() + options.limits.connect_timeout;
+    let inbox = Inbox::new(spec.name.clone(), options.limits.result_bytes_max);
+    let (link, first) = match spec.transport {
+        Transport::Stdio => (start(spec, options, inbox).await?, First::Legacy),
+        Transport::Http | Transport::Sse => {
+            return Err(OpenError::Settings("this transport is not built yet".to_owned()));
+        }
+    };
+    match Connection::open(link, first, deadline).await {
+        Ok(connection) => Ok(connection),
+        Err((error, link)) => {
+            link.inbox.end("the handshake failed");
+            link.wire.close(CLOSE_GRACE).await;
+            let is_refused = matches!(error, AskError::Unauthorized(_));
+            let reason = with_last_words(error.to_string(), link.wire.last_words());
+            Err(if is_refused {
+                OpenError::Unauthorized(reason)
+            } else {
+                OpenError::Failed(reason)
+            })
+        }
+    }
+}
+
+async fn start(
+    spec: &McpServer,
+    options: &Options,
+    inbox: std::sync::Arc<Inbox>,
+) -> Result<Link, OpenError> {
+    let command = spec
+        .command
+        .as_ref()
+        .ok_or_else(|| OpenError::Settings("`command` is missing".to_owned()))?;
+    let (mut env, mut secrets): (Vec<(String, String)>, Vec<SecretString>) =
+        (Vec::new(), Vec::new());
+    for (key, secret) in &spec.env {
+        let value = options
+            .secrets
+            .resolve(secret)
+            .await
+            .map_err(|it| OpenError::Settings(format!("`env.{key}`: {it}")))?;
+        env.push((key.clone(), value.expose_secret().to_owned()));
+        secrets.push(value);
+    }
+    let launch = Launch {
+        argv: stdio::argv(command).map_err(OpenError::Settings)?,
+        env,
+        cwd: spec.cwd.as_deref(),
+        guard: &options.guard,
+        redactor: Redactor::new(secrets),
+    };
+    let wire = Stdio::start(launch, std::sync::Arc::clone(&inbox), &options.tasks)
+        .map_err(OpenError::Failed)?;
+    Ok(Link { wire, inbox })
+}
