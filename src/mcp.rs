@@ -3,9 +3,11 @@
 //! [`federation::Federation`] is the port: the law's servers go in, a [`catalog::Catalog`] of tools and calls of
 //! them come out. Raw JSON in, raw JSON out: only method, name, ids and the error envelope of a message are parsed.
 
+mod arguments;
 pub mod call;
 pub mod catalog;
 pub mod demo_server;
+pub mod execute;
 pub mod federation;
 pub mod inject;
 mod json;

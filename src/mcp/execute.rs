@@ -1,0 +1,169 @@
+//! Explicit execution: one tool call as the model returned it comes in, the message to append goes out.
+//!
+//! Nothing runs by itself: the caller decides that a call is made, and the law whether it may be.
+
+mod book;
+mod dialect;
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
+
+use super::arguments;
+use super::result::{MODEL_BYTES_MAX, render};
+use super::scope::{Catalogs, Filter, Scope, ToolCaller, ToolRequest};
+use crate::error::{Code, Error};
+use crate::tasks::Tasks;
+
+pub use super::inject::Format;
+use book::{Book, Entry};
+use dialect::ToolCall;
+
+/// The longest idempotency key and parent id, in bytes.
+const KEY_BYTES_MAX: usize = 255;
+
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    /// The message to append, JSON in the dialect of the call.
+    pub body: Bytes,
+    /// Whether the tool itself says that it failed. Answer with `x-althing-tool-error: true` then: not every
+    /// dialect has a place for it.
+    pub is_error: bool,
+    /// The tool, as policy calls it.
+    pub tool: Arc<str>,
+}
+
+/// Runs tool calls for callers. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    catalogs: Arc<dyn Catalogs>,
+    tasks: Tasks,
+    book: Arc<Book>,
+}
+
+impl Executor {
+    /// Over the tools of `catalogs`.
+    #[must_use]
+    pub fn new(catalogs: Arc<dyn Catalogs>, tasks: Tasks) -> Self {
+        Self { catalogs, tasks, book: Arc::default() }
+    }
+
+    /// Runs the one tool call that `body` is, in OpenAI's chat or Responses, Anthropic's or Gemini's shape.
+    /// `query` may say `format=chat|responses`; the shape must then be that one.
+    ///
+    /// With an `idempotency-key` the same call gives the same answer for a day and is made once: who asks while it
+    /// runs waits for it, and another call under the same key is refused. Without one, dropping the future cancels
+    /// the call.
+    ///
+    /// # Errors
+    ///
+    /// What the caller is to be told: [`Code::InvalidJson`], [`Code::InvalidField`], [`Code::DuplicateField`],
+    /// [`Code::ToolUnknown`] (also for a tool that it may not call), [`Code::ArgumentsInvalid`],
+    /// [`Code::Conflict`], and those of [`ToolCaller::run`].
+    pub async fn execute(
+        &self,
+        caller: Arc<dyn ToolCaller>,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        body: &Bytes,
+    ) -> Result<Executed, Error> {
+        let call = ToolCall::read(body, query)?;
+        let filter = Arc::new(Filter::from_headers(headers)?);
+        let key = header(headers, "idempotency-key")?;
+        let parent = header(headers, "x-althing-parent")?;
+        let prepare = || self.prepare(&caller, filter, &call, parent, key.clone());
+        let Some(key) = key.clone() else {
+            let request = prepare()?;
+            return finish(&*caller, request, &call).await;
+        };
+        let mut content = Vec::with_capacity(body.len() + 16);
+        content.extend_from_slice(query.unwrap_or_default().as_bytes());
+        content.push(0);
+        content.extend_from_slice(body);
+        let content: [u8; 32] = digest(&SHA256, &content).as_ref().try_into().unwrap_or_default();
+        let waiting = match self.book.enter(caller.principal(), &key, content)? {
+            Entry::Known(waiting) => waiting,
+            Entry::New(sender, waiting) => {
+                let request = match prepare() {
+                    Ok(request) => request,
+                    Err(error) => {
+                        self.book.forget(caller.principal(), &key);
+                        return Err(error);
+                    }
+                };
+                let (book, caller, call) = (Arc::clone(&self.book), Arc::clone(&caller), call);
+                // The call goes on when its first caller leaves: another may be waiting, or come back for it.
+                self.tasks.spawn("tool execution", async move {
+                    let outcome = finish(&*caller, request, &call).await;
+                    book.settle(caller.principal(), &key, &outcome);
+                    // Nobody may be waiting any more.
+                    let _gone = sender.send(Some(outcome));
+                });
+                waiting
+            }
+        };
+        book::outcome(waiting).await
+    }
+
+    fn prepare(
+        &self,
+        caller: &Arc<dyn ToolCaller>,
+        filter: Arc<Filter>,
+        call: &ToolCall,
+        parent: Option<String>,
+        idempotency_key: Option<String>,
+    ) -> Result<ToolRequest, Error> {
+        let scope = Scope::all(Arc::clone(caller), filter);
+        let Some(tool) = scope.find(&self.catalogs.catalog(), &call.name) else {
+            let message = format!(
+                "there is no tool `{}` that this key may call",
+                super::server::shown(&call.name)
+            );
+            return Err(Error::new(Code::ToolUnknown, message).with_param(call.name_field()));
+        };
+        arguments::check(&tool, Some(&call.arguments))?;
+        Ok(ToolRequest {
+            tool,
+            arguments: Some(call.arguments.clone()),
+            meta: None,
+            parent,
+            idempotency_key,
+            progress: None,
+            cancel: CancellationToken::new(),
+            capabilities: None,
+        })
+    }
+}
+
+async fn finish(
+    caller: &dyn ToolCaller,
+    request: ToolRequest,
+    call: &ToolCall,
+) -> Result<Executed, Error> {
+    let tool = Arc::clone(&request.tool.policy);
+    let result = caller.run(request).await?;
+    let rendered = render(&result, MODEL_BYTES_MAX)?;
+    Ok(Executed { body: call.answer(&rendered), is_error: rendered.is_error, tool })
+}
+
+fn header(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    match value.to_str() {
+        Ok(text) if values.next().is_none() && !text.is_empty() && text.len() <= KEY_BYTES_MAX => {
+            Ok(Some(text.to_owned()))
+        }
+        _ => Err(Error::new(
+            Code::InvalidHeader,
+            format!("`{name}` must stand once, with 1 to {KEY_BYTES_MAX} printable characters"),
+        )
+        .with_param(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
