@@ -63,10 +63,11 @@ impl McpServer {
         });
         let patience = tokio::time::sleep(self.inner.options.limits.answer_within);
         tokio::pin!(patience);
+        // Progress is looked at first: what was said before the answer must not be lost with it.
         let first = tokio::select! {
             biased;
-            answer = &mut done => return whole(&over(answer, id), accepts),
             Some(first) = next(&mut progress), if accepts.events => Some(first),
+            answer = &mut done => return whole(&over(answer, id), accepts),
             () = &mut patience, if accepts.events => None,
         };
         let (events_in, events_out) = mpsc::channel(EVENTS_MAX);

@@ -58,7 +58,7 @@ async fn a_long_call_becomes_a_stream_that_stays_alive() {
     let mut caller = FakeCaller::new(&["*"]);
     caller.answer = Arc::new(|_| {
         Box::pin(async {
-            tokio::time::sleep(Duration::from_secs(40)).await;
+            tokio::time::sleep(Duration::from_secs(45)).await;
             Ok(json::raw(r#"{"content":[]}"#.to_owned()))
         })
     });
