@@ -14,6 +14,12 @@ pub use anthropic::Anthropic;
 /// Every dialect, by name.
 pub static ALL: &[&dyn Dialect] = &[&openai::OPENAI, &Anthropic];
 
+/// The dialect of that name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static dyn Dialect> {
+    ALL.iter().copied().find(|it| it.name() == name)
+}
+
 /// A request or reply is not of the dialect's shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

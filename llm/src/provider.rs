@@ -4,6 +4,9 @@
 
 use althing_domain::policy::DialectName;
 
+use crate::dialect::openai::{OpenAi, Quirks};
+use crate::dialect::{self, Dialect};
+
 mod anthropic;
 mod azure;
 mod cerebras;
@@ -41,14 +44,14 @@ pub static ALL: &[&Vendor] = &[
 
 /// What speaks a dialect and is no vendor that we know.
 static COMPATIBLE: [Vendor; 4] = [
-    compatible("openai-compatible", "openai", Auth::Bearer, false),
+    compatible("openai-compatible", "openai", Auth::Bearer, true),
     compatible("anthropic-compatible", "anthropic", Auth::Header("x-api-key"), false),
     compatible("gemini-compatible", "gemini", Auth::Header("x-goog-api-key"), true),
     Vendor { name: "demo", ..compatible("demo", "openai", Auth::Bearer, true) },
 ];
 
 /// A vendor: how it is reached, and where it differs from its dialect.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Vendor {
     /// Its name in configuration, logs and prices.
     pub name: &'static str,
@@ -64,10 +67,8 @@ pub struct Vendor {
     pub has_embeddings: bool,
     /// Whether it serves models that the catalogue does not list: aggregators, and servers of one's own.
     pub serves_any: bool,
-    /// The field that bounds output tokens, where the dialect has two.
-    pub max_tokens_field: MaxTokensField,
-    /// Whether a stream may be asked to end with usage. Those who may not be asked state it anyway.
-    pub takes_stream_options: bool,
+    /// The dialect as this vendor takes it, where that is OpenAI's.
+    pub openai: Option<&'static OpenAi>,
 }
 
 /// How a credential is shown.
@@ -79,13 +80,11 @@ pub enum Auth {
     Header(&'static str),
 }
 
-/// The name a vendor gives to the limit on output tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MaxTokensField {
-    /// `max_tokens`: what most imitators still take.
-    MaxTokens,
-    /// `max_completion_tokens`: what OpenAI's own reasoning models insist on.
-    MaxCompletionTokens,
+/// OpenAI's dialect as nearly everybody else has it.
+static COMPATIBLE_OPENAI: OpenAi = OpenAi { quirks: Quirks::COMPATIBLE };
+
+const fn is_openai(dialect: &str) -> bool {
+    matches!(dialect.as_bytes(), b"openai")
 }
 
 const fn compatible(name: &'static str, dialect: &'static str, auth: Auth, has_embeddings: bool) -> Vendor {
@@ -97,12 +96,29 @@ const fn compatible(name: &'static str, dialect: &'static str, auth: Auth, has_e
         has_responses: false,
         has_embeddings,
         serves_any: true,
-        max_tokens_field: MaxTokensField::MaxTokens,
-        takes_stream_options: true,
+        openai: if is_openai(dialect) { Some(&COMPATIBLE_OPENAI) } else { None },
     }
 }
 
 impl Vendor {
+    /// The dialect of its chat operation, as it takes it.
+    #[must_use]
+    pub fn chat(&self) -> &'static dyn Dialect {
+        match self.openai {
+            Some(openai) => openai,
+            None => dialect::by_name(self.dialect).unwrap_or(&dialect::openai::OPENAI),
+        }
+    }
+
+    /// How it departs from OpenAI's dialect; OpenAI itself where it speaks another.
+    #[must_use]
+    pub const fn quirks(&self) -> &'static Quirks {
+        match self.openai {
+            Some(openai) => &openai.quirks,
+            None => &Quirks::OPENAI,
+        }
+    }
+
     /// Whether a caller's dialect is spoken here, so that bytes can pass.
     #[must_use]
     pub fn speaks(&self, dialect: &str) -> bool {
@@ -122,13 +138,10 @@ pub fn find(name: &str, dialect: Option<DialectName>) -> &'static Vendor {
         (_, Some(DialectName::Gemini)) => &COMPATIBLE[2],
         (_, Some(DialectName::Demo)) => &COMPATIBLE[3],
         (_, Some(DialectName::OpenAi) | None) => {
-            if name == "demo" { &COMPATIBLE[3] } else { &OPENAI_COMPATIBLE }
+            if name == "demo" { &COMPATIBLE[3] } else { &COMPATIBLE[0] }
         }
     }
 }
-
-/// OpenAI's dialect by whoever speaks it: embeddings are asked for on trust.
-static OPENAI_COMPATIBLE: Vendor = compatible("openai-compatible", "openai", Auth::Bearer, true);
 
 const fn name_of(dialect: DialectName) -> &'static str {
     match dialect {

@@ -1,6 +1,6 @@
 //! Anthropic.
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "anthropic",
@@ -10,6 +10,5 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: false,
-    max_tokens_field: MaxTokensField::MaxTokens,
-    takes_stream_options: false,
+    openai: None,
 };

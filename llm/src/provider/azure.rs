@@ -1,6 +1,7 @@
 //! Azure OpenAI. `base_url` is the resource's own, `https://NAME.openai.azure.com/openai/v1` (or up to the host, for the older paths by deployment).
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
+use crate::dialect::openai::{OpenAi, Quirks};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "azure",
@@ -10,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: true,
     has_embeddings: true,
     serves_any: true,
-    max_tokens_field: MaxTokensField::MaxCompletionTokens,
-    takes_stream_options: true,
+    openai: Some(&OpenAi {
+        quirks: Quirks::OPENAI,
+    }),
 };

@@ -1,6 +1,7 @@
 //! DeepSeek.
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
+use crate::dialect::openai::{OpenAi, Quirks, ReasoningField};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "deepseek",
@@ -10,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: false,
-    max_tokens_field: MaxTokensField::MaxTokens,
-    takes_stream_options: true,
+    openai: Some(&OpenAi {
+        quirks: Quirks { reasoning: ReasoningField::None, ..Quirks::COMPATIBLE },
+    }),
 };

@@ -1,6 +1,6 @@
 //! Google Gemini, on its developer API.
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "gemini",
@@ -10,6 +10,5 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: true,
     serves_any: false,
-    max_tokens_field: MaxTokensField::MaxTokens,
-    takes_stream_options: false,
+    openai: None,
 };

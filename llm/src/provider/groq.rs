@@ -1,6 +1,7 @@
 //! Groq.
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
+use crate::dialect::openai::{MaxTokens, OpenAi, Quirks};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "groq",
@@ -10,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: false,
-    max_tokens_field: MaxTokensField::MaxCompletionTokens,
-    takes_stream_options: true,
+    openai: Some(&OpenAi {
+        quirks: Quirks { max_tokens: MaxTokens::MaxCompletionTokens, ..Quirks::COMPATIBLE },
+    }),
 };

@@ -1,6 +1,7 @@
 //! OpenAI.
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
+use crate::dialect::openai::{OpenAi, Quirks};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "openai",
@@ -10,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: true,
     has_embeddings: true,
     serves_any: false,
-    max_tokens_field: MaxTokensField::MaxCompletionTokens,
-    takes_stream_options: true,
+    openai: Some(&OpenAi {
+        quirks: Quirks::OPENAI,
+    }),
 };

@@ -1,6 +1,7 @@
 //! OpenRouter.
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
+use crate::dialect::openai::{CacheControl, Extra, OpenAi, Quirks, ReasoningBack, ReasoningField};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "openrouter",
@@ -10,6 +11,13 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: true,
-    max_tokens_field: MaxTokensField::MaxTokens,
-    takes_stream_options: true,
+    openai: Some(&OpenAi {
+        quirks: Quirks {
+            reasoning: ReasoningField::Nested,
+            reasoning_back: ReasoningBack::Details,
+            cache_control: CacheControl::Kept,
+            top_k: Extra::Known,
+            ..Quirks::COMPATIBLE
+        },
+    }),
 };

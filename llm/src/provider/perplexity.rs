@@ -1,6 +1,7 @@
 //! Perplexity.
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
+use crate::dialect::openai::{OpenAi, Quirks, StreamUsage};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "perplexity",
@@ -10,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: false,
-    max_tokens_field: MaxTokensField::MaxTokens,
-    takes_stream_options: false,
+    openai: Some(&OpenAi {
+        quirks: Quirks { stream_usage: StreamUsage::Always, ..Quirks::COMPATIBLE },
+    }),
 };

@@ -1,6 +1,7 @@
 //! vLLM, on this machine unless `base_url` says otherwise.
 
-use super::{Auth, MaxTokensField, Vendor};
+use super::{Auth, Vendor};
+use crate::dialect::openai::{Extra, OpenAi, Quirks};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "vllm",
@@ -10,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: true,
     serves_any: true,
-    max_tokens_field: MaxTokensField::MaxTokens,
-    takes_stream_options: true,
+    openai: Some(&OpenAi {
+        quirks: Quirks { top_k: Extra::Known, ..Quirks::COMPATIBLE },
+    }),
 };

@@ -104,6 +104,15 @@ impl Quirks {
         developer: Extra::Unknown,
     };
 
+    /// The field for the most output tokens.
+    #[must_use]
+    pub const fn max_tokens_field(&self) -> Field {
+        match self.max_tokens {
+            MaxTokens::MaxCompletionTokens => Field::MaxCompletionTokens,
+            MaxTokens::MaxTokens => Field::MaxTokens,
+        }
+    }
+
     /// Adds to `rewrite` what a body in OpenAI's dialect needs so that this vendor takes it: the field for the most
     /// output tokens renamed, usage asked for at the end of a stream where that takes asking.
     pub fn adapt(&self, scan: &Scan, body: &[u8], rewrite: &mut Rewrite<'_>) {
