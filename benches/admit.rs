@@ -1,5 +1,7 @@
 //! What admission costs on the request path: everything taken at three levels, and settled.
 
+#![expect(clippy::expect_used, reason = "a bench that cannot be set up must stop")]
+
 use std::hint::black_box;
 use std::num::NonZeroU64;
 use std::sync::Arc;
