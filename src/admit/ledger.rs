@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 
-pub use wire::{Ask, BudgetId, Grant, Level, Owner};
+pub use althing_domain::budget::{Ask, BudgetId, Grant, Level, Owner};
 
+pub mod law;
 pub mod memory;
-mod wire;
 
 /// One node's report of its leases, and what it would like of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
