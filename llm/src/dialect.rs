@@ -7,12 +7,14 @@ use crate::chat::{Event, Reply, Request};
 use crate::embed;
 
 mod anthropic;
+pub mod gemini;
 pub mod openai;
 
 pub use anthropic::Anthropic;
+pub use gemini::Gemini;
 
 /// Every dialect, by name.
-pub static ALL: &[&dyn Dialect] = &[&openai::OPENAI, &Anthropic];
+pub static ALL: &[&dyn Dialect] = &[&openai::OPENAI, &Anthropic, &Gemini];
 
 /// The dialect of that name.
 #[must_use]

@@ -15,6 +15,8 @@ pub struct Request {
     pub base64: bool,
     /// What the vectors are for (Gemini's `taskType`).
     pub task: Option<String>,
+    /// Whether the caller asked in the form for one input, whose reply has another shape (Gemini's `embedContent`).
+    pub single: bool,
     /// A title (Gemini).
     pub title: Option<String>,
     /// The end user, as the caller names them.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::chat::{Block, Choice, Event, Reply, Stop, Usage};
 use crate::dialect::{Dialect, ReplyContext};
+use crate::sse;
 
 /// A reply's context whose names no vendor uses.
 pub(crate) fn context() -> ReplyContext {
@@ -18,15 +19,14 @@ pub(crate) fn context() -> ReplyContext {
 
 /// A stream's server-sent events: name and data.
 pub(crate) fn server_events(stream: &str) -> Vec<(Option<String>, String)> {
-    let blocks = stream.split("\n\n").filter(|block| !block.trim().is_empty());
-    let field = |block: &str, name: &str| {
-        let lines: Vec<_> =
-            block.lines().filter_map(|line| line.strip_prefix(name)).map(str::trim_start).collect();
-        if lines.is_empty() { None } else { Some(lines.join("\n")) }
+    let mut events = Vec::new();
+    let mut parser = sse::Parser::new(1 << 20);
+    let mut keep = |event: sse::Event<'_>| {
+        events.push((event.name.map(std::borrow::Cow::into_owned), event.data.into_owned()));
     };
-    blocks
-        .map(|block| (field(block, "event:"), field(block, "data:").unwrap_or_default()))
-        .collect()
+    parser.push(stream.as_bytes(), &mut keep).unwrap();
+    assert!(!parser.is_cut(), "the stream's last event has no end");
+    events
 }
 
 /// Reads a whole stream.
@@ -126,7 +126,7 @@ fn append(block: &mut Block, event: &Event) {
             text.push_str(more);
         }
         (Block::ToolUse { arguments, .. }, Event::Arguments { json, .. }) => {
-            arguments.push_str(json)
+            arguments.push_str(json);
         }
         (
             Block::Thinking { signature, .. } | Block::ToolUse { signature, .. },

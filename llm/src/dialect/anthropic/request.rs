@@ -32,6 +32,7 @@ pub(super) fn decode(
     request.stream = fields.flag("stream")?.unwrap_or(path_stream);
     request.tools = tools(&mut fields)?;
     let mut extra = Map::new();
+    fields.any("fallbacks"); // Ours, not the vendor's.
     choice(&mut fields, &mut request)?;
     thinking(&mut fields, &mut request, &mut extra)?;
     output(&mut fields, &mut request, &mut extra)?;

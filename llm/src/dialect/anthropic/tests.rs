@@ -19,7 +19,7 @@ fn parse(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
 }
 
-fn decode(body: Value) -> Result<Request, Error> {
+fn decode(body: &Value) -> Result<Request, Error> {
     Anthropic.decode_request(body.to_string().as_bytes(), None, false)
 }
 
@@ -69,7 +69,7 @@ fn a_request_that_is_read_and_written_is_the_same() {
     let request = Anthropic.decode_request(REQUEST.as_bytes(), None, false).unwrap();
     let (body, wire) = encode(&request);
     assert_eq!(body, parse(REQUEST.as_bytes()));
-    assert_eq!(wire.path, "/messages");
+    assert_eq!(wire.path, "/v1/messages");
     assert_eq!(wire.headers, [("anthropic-version", "2023-06-01".to_owned())]);
     assert!(wire.dropped.is_empty(), "{:?}", wire.dropped);
 }
@@ -119,7 +119,7 @@ fn a_wrong_field_is_named_with_what_would_do() {
             "tool_choice.name: is required, as a string",
         ),
     ] {
-        assert_eq!(decode(body).unwrap_err().to_string(), expected);
+        assert_eq!(decode(&body).unwrap_err().to_string(), expected);
     }
     assert!(matches!(Anthropic.decode_request(b"{", None, false), Err(Error::Json { .. })));
 }
@@ -503,7 +503,7 @@ fn a_calls_seal_travels_through_the_caller_in_a_block_of_its_own() {
     assert_eq!(whole["content"][1]["signature"], "gemini:call:CiQB+/=");
 
     let turn = json!({"role": "assistant", "content": whole["content"]});
-    let back = decode(json!({"model": "m", "messages": [turn]})).unwrap();
+    let back = decode(&json!({"model": "m", "messages": [turn]})).unwrap();
     assert_eq!(back.messages[0].content, reply.choices[0].content);
 
     let events = [
@@ -562,7 +562,7 @@ fn errors_bear_the_type_of_their_status() {
 fn tokens_are_counted_of_the_prompt_alone() {
     let request = Anthropic.decode_count(REQUEST.as_bytes(), None).unwrap();
     let wire = Anthropic.encode_count(&request).unwrap();
-    assert_eq!(wire.path, "/messages/count_tokens");
+    assert_eq!(wire.path, "/v1/messages/count_tokens");
     let body = parse(&wire.body);
     let mut keys: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();
@@ -580,7 +580,7 @@ proptest! {
     fn noise_never_panics(which in any::<prop::sample::Index>(), by in prop::option::of(any_json()), raw in any_json()) {
         let at = which.index(1 << 16);
         for body in [spoil(parse(REQUEST.as_bytes()), at, by.clone()), raw.clone()] {
-            if let Ok(request) = decode(body) {
+            if let Ok(request) = decode(&body) {
                 let _ = Anthropic.encode_request(&request);
                 let _ = Anthropic.encode_count(&request);
             }

@@ -31,6 +31,7 @@ pub(super) fn decode(body: &[u8], path_model: Option<&str>) -> Result<Request, E
         dimensions: fields.count("dimensions")?,
         base64,
         task: None,
+        single: false,
         title: None,
         user: fields.text("user")?,
     })
