@@ -7,7 +7,7 @@
 //! [`State::apply`] takes a [`Command`] at its place in the log and answers an [`Outcome`].
 //! [`validate`] says what is wrong with an object before it is proposed.
 
-#![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm)]
+#![cfg_attr(not(test), deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm))]
 
 pub mod apply;
 pub mod audit;

@@ -12,7 +12,7 @@ mod provider;
 mod tool_group;
 mod virtual_key;
 
-pub use budget::{Budget, BudgetMode, Budgets, Period, PeriodError, Rate, Span};
+pub use budget::{Budget, BudgetMode, Budgets, Fraction, Period, PeriodError, Rate, Span};
 pub use mcp_server::{Auth, Command, Grant, McpServer, OAuth, Transport};
 pub use people::{Customer, Team};
 pub use provider::{DialectName, ModelPrice, Provider, ProviderKey};

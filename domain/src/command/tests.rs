@@ -95,7 +95,7 @@ fn commands_are_written_as_they_always_were() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/commands-1.txt");
     crate::testdata::check(&path, &written);
     for (line, command) in std::fs::read_to_string(&path).expect("golden").lines().zip(&commands) {
-        let bytes = [&[1, 0], line[5..].as_bytes()].concat();
+        let bytes = [&[1, 0], &line.as_bytes()[5..]].concat();
         assert_eq!(&Command::decode(&bytes).expect("decodes"), command);
     }
 }

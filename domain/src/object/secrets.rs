@@ -46,6 +46,13 @@ impl SecretPath {
         self
     }
 
+    /// Puts `new` in the place of the secret in an object's JSON, where it has one.
+    pub fn replace(&self, json: &mut Value, new: Value) {
+        if let Some(place) = self.find(json) {
+            *place = new;
+        }
+    }
+
     fn find<'a>(&self, mut value: &'a mut Value) -> Option<&'a mut Value> {
         for segment in &self.0 {
             value = match segment {

@@ -42,9 +42,24 @@ pub enum BudgetMode {
 }
 
 /// The budgets of one object: one, or a list of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Budgets(pub Vec<Budget>);
+
+impl JsonSchema for Budgets {
+    fn schema_name() -> Cow<'static, str> {
+        "Budgets".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<Budget>();
+        let list = generator.subschema_for::<Vec<Budget>>();
+        json_schema!({
+            "description": "The budgets of one object: one, or a list of them.",
+            "anyOf": [one, list]
+        })
+    }
+}
 
 impl<'de> Deserialize<'de> for Budgets {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -116,6 +131,15 @@ const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl Span {
+    /// So many seconds; one millisecond where that is none.
+    #[must_use]
+    pub const fn from_secs(secs: u64) -> Self {
+        match NonZeroU64::new(secs.saturating_mul(1_000)) {
+            Some(millis) => Self(millis),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+
     /// As a [`std::time::Duration`].
     #[must_use]
     pub const fn duration(self) -> std::time::Duration {
@@ -248,9 +272,9 @@ macro_rules! text_serde {
     };
 }
 
-text_serde!(Span, SPAN_EXPECTED, { "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$", "examples": ["30s", "5m"] });
-text_serde!(Period, PERIOD_EXPECTED, { "type": "string", "examples": ["month", "6h"] });
-text_serde!(Fraction, "a share between 0 and 1", { "type": ["number", "string"], "minimum": 0, "maximum": 1 });
+text_serde!(Span, SPAN_EXPECTED, { "type": "string", "description": "A length of time: a number and ms, s, m, h or d.", "pattern": "^[0-9]+(ms|s|m|h|d)$", "examples": ["30s", "5m"] });
+text_serde!(Period, PERIOD_EXPECTED, { "type": "string", "description": "hour, day, week, month, total, or a rolling length such as 6h.", "examples": ["month", "6h"] });
+text_serde!(Fraction, "a share between 0 and 1", { "type": ["number", "string"], "description": "A share between 0 and 1.", "minimum": 0, "maximum": 1 });
 
 /// A limit on how fast. Absent fields are not limited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
