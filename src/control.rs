@@ -1,1 +1,7 @@
 //! The law on this node: commands to the replicated state, and views of it.
+
+mod propose;
+mod replica;
+
+pub use self::propose::{Control, Error, Options, StartError};
+pub use self::replica::Committed;

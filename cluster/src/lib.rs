@@ -16,5 +16,5 @@ pub use self::node::{
     Status, Store,
 };
 pub use self::raft::types::Peer;
-pub use self::state_machine::{Applied, At, RestoreError, StateMachine, Unknown};
+pub use self::state_machine::{Applied, At, Frozen, RestoreError, StateMachine, Unknown};
 pub use self::transport::{Alone, Kind, PeerTransport, Request, TransportError};

@@ -57,8 +57,8 @@ pub trait StateMachine: Send + 'static {
     /// and after a restore.
     fn publish(&mut self, index: u64);
 
-    /// The whole state as records. The call must be cheap (a clone of persistent maps); the iterator is driven on another thread.
-    fn records(&self) -> Box<dyn Iterator<Item = Vec<u8>> + Send>;
+    /// The state as it is now, for a snapshot. The call must be cheap (a clone of persistent maps).
+    fn freeze(&self) -> Box<dyn Frozen>;
 
     /// Replaces the whole state by what `records` say.
     ///
@@ -69,4 +69,10 @@ pub trait StateMachine: Send + 'static {
         &mut self,
         records: &mut dyn Iterator<Item = Result<Vec<u8>, snapshot::Error>>,
     ) -> Result<(), RestoreError>;
+}
+
+/// A state that does not change any more.
+pub trait Frozen: Send {
+    /// All of it as records, for [`StateMachine::restore`]. Driven on a thread of its own.
+    fn records(&self) -> Box<dyn Iterator<Item = Vec<u8>> + '_>;
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use althing_storage::snapshot;
 use parking_lot::Mutex;
 
-use crate::state_machine::{At, RestoreError, StateMachine, Unknown};
+use crate::state_machine::{At, Frozen, RestoreError, StateMachine, Unknown};
 
 /// What readers see of a [`Register`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,9 +42,8 @@ impl StateMachine for Register {
         *self.view.lock() = self.state.clone();
     }
 
-    fn records(&self) -> Box<dyn Iterator<Item = Vec<u8>> + Send> {
-        let values = self.state.values.clone();
-        Box::new(values.into_iter().map(|(name, value)| format!("{name} {value}").into_bytes()))
+    fn freeze(&self) -> Box<dyn Frozen> {
+        Box::new(self.state.clone())
     }
 
     fn restore(
@@ -60,5 +59,11 @@ impl StateMachine for Register {
             self.state.values.insert(name.to_owned(), value.to_owned());
         }
         Ok(())
+    }
+}
+
+impl Frozen for View {
+    fn records(&self) -> Box<dyn Iterator<Item = Vec<u8>> + '_> {
+        Box::new(self.values.iter().map(|(name, value)| format!("{name} {value}").into_bytes()))
     }
 }

@@ -54,17 +54,17 @@ impl<S: StateMachine> RaftSnapshotBuilder<Types> for Builder<S> {
 }
 
 fn build<S: StateMachine>(shared: &Shared<S>) -> Result<Snapshot, io::Error> {
-    let (meta, time_ms, records) = {
+    let (meta, time_ms, frozen) = {
         let inner = shared.inner.lock();
         let meta =
             SnapshotMeta { last_log_id: inner.last, last_membership: inner.membership.clone() };
-        (meta, inner.time_ms, inner.machine.records())
+        (meta, inner.time_ms, inner.machine.freeze())
     };
     let opaque =
         migrate::write(&dto::SnapshotMeta::new(&meta, time_ms)).map_err(io::Error::other)?;
     let index = meta.last_log_id.map_or(0, |last| last.index());
     let written =
-        shared.store.write(snapshot::Meta { index, opaque }, records).map_err(io::Error::other)?;
+        shared.store.write(snapshot::Meta { index, opaque }, frozen.records()).map_err(io::Error::other)?;
     let file = SnapshotFile::new(written);
     shared.stored(meta.clone(), file.clone());
     Ok(Snapshot { meta, snapshot: file })

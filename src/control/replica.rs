@@ -1,0 +1,102 @@
+//! The law as a state machine of the cluster: all that joins `domain` and `cluster`.
+
+use std::sync::Arc;
+
+use althing_cluster::{At, Frozen, RestoreError, StateMachine, Unknown};
+use althing_domain::command::{Command, Reply};
+use althing_domain::snapshot::Record;
+use althing_domain::state::{self, State};
+use althing_domain::time::UnixMillis;
+use althing_storage::snapshot;
+use arc_swap::ArcSwap;
+
+/// The state that every request reads. A read costs a few nanoseconds, and never waits.
+pub(super) type Published = Arc<ArcSwap<State>>;
+
+/// What the law answered, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The log index at which the command took effect: an earlier one, if it is a repeat.
+    pub index: u64,
+    /// The answer. A refusal is one.
+    pub reply: Reply,
+}
+
+/// This node's copy of the law.
+#[derive(Debug, Default)]
+pub(super) struct Replica {
+    state: State,
+    published: Published,
+}
+
+impl Replica {
+    /// An empty law, and where its readers find it.
+    pub(super) fn new() -> (Self, Published) {
+        let replica = Self::default();
+        let published = Arc::clone(&replica.published);
+        (replica, published)
+    }
+}
+
+impl StateMachine for Replica {
+    type Reply = Committed;
+
+    fn apply(&mut self, at: At, command: &[u8]) -> Result<Committed, Unknown> {
+        let command = Command::decode(command).map_err(|error| Unknown(described(&error)))?;
+        let at = state::At { index: at.index, time: UnixMillis(at.time_ms) };
+        let outcome = self.state.apply(at, &command);
+        Ok(Committed { index: outcome.index, reply: outcome.reply })
+    }
+
+    fn publish(&mut self, _: u64) {
+        // Entries of the cluster's own (elections, members) change nothing here.
+        if self.published.load().index() != self.state.index() {
+            self.published.store(Arc::new(self.state.clone()));
+        }
+    }
+
+    fn freeze(&self) -> Box<dyn Frozen> {
+        Box::new(FrozenLaw(self.state.clone()))
+    }
+
+    fn restore(
+        &mut self,
+        records: &mut dyn Iterator<Item = Result<Vec<u8>, snapshot::Error>>,
+    ) -> Result<(), RestoreError> {
+        let mut failed = None;
+        let read = std::iter::from_fn(|| {
+            let record = records.next()?.map_err(RestoreError::from).and_then(|it| split(&it));
+            record.map_err(|error| failed = Some(error)).ok()
+        });
+        // The domain notices that records are missing, so the error that ended them is the better answer.
+        let restored = State::from_records(read);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.state = restored.map_err(|error| RestoreError::Unknown(described(&error)))?;
+        Ok(())
+    }
+}
+
+struct FrozenLaw(State);
+
+impl Frozen for FrozenLaw {
+    fn records(&self) -> Box<dyn Iterator<Item = Vec<u8>> + '_> {
+        Box::new(self.0.to_records().map(|(kind, body)| {
+            let mut record = kind.to_le_bytes().to_vec();
+            record.extend_from_slice(&body);
+            record
+        }))
+    }
+}
+
+fn split(record: &[u8]) -> Result<Record, RestoreError> {
+    let short = || RestoreError::Unknown("a record is shorter than its kind".to_owned());
+    let (kind, body) = record.split_first_chunk::<2>().ok_or_else(short)?;
+    Ok((u16::from_le_bytes(*kind), body.to_vec()))
+}
+
+/// An error with its cause.
+fn described(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
