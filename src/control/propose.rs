@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use althing_cluster::{Alone, Cluster, Failure, Parts, Peer, ProposeError, ReadError, Settings, Status, Store};
+use althing_cluster::{
+    Alone, Cluster, Failure, Parts, Peer, ProposeError, ReadError, Settings, Status, Store,
+};
 use althing_domain::command::{Command, Expect, Op, Reply};
 use althing_domain::state::State;
 use althing_domain::time::Clock;
@@ -66,7 +68,9 @@ pub enum StartError {
         dir: String,
     },
     /// What is stored as the data key is none.
-    #[error("the cluster's data key in the law is not text; restore a backup of the data directory")]
+    #[error(
+        "the cluster's data key in the law is not text; restore a backup of the data directory"
+    )]
     DataKey,
     /// The first command was not taken.
     #[error("the cluster's data key cannot be stored")]
@@ -87,12 +91,17 @@ impl From<Error> for error::Error {
         let code = match error {
             ProposeError::Overloaded => Code::Overloaded,
             ProposeError::TooLarge(_) => Code::BodyTooLarge,
-            ProposeError::NoLeader | ProposeError::Timeout | ProposeError::LeaderChanged => Code::NoQuorum,
+            ProposeError::NoLeader | ProposeError::Timeout | ProposeError::LeaderChanged => {
+                Code::NoQuorum
+            }
             ProposeError::Storage(log::Error::Full { .. }) => Code::StorageFull,
             // The cause names files, which is for the log and not for callers.
             ProposeError::Storage(_) => {
-                return Self::new(Code::StorageFull, "the disk refuses to store policy; the log of this node has the cause")
-                    .with_retry_after(RETRY_AFTER);
+                return Self::new(
+                    Code::StorageFull,
+                    "the disk refuses to store policy; the log of this node has the cause",
+                )
+                .with_retry_after(RETRY_AFTER);
             }
             _ => return Self::of(Code::Internal),
         };

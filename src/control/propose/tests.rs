@@ -1,12 +1,13 @@
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use althing_cluster::{ProposeError, Settings};
 use althing_domain::command::{Command, Expect, Op, Put, Refusal, Reply};
 use althing_domain::object::{Kind, Object};
 use althing_domain::time::{Clock, UnixMillis};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Control, Error, Options, StartError};
 use crate::error::{self, Code};
@@ -103,16 +104,16 @@ async fn the_law_comes_back_from_a_snapshot_to_the_last_byte() {
 async fn the_data_key_is_made_once_and_its_loss_is_told() {
     let tmp = tempfile::tempdir().unwrap();
     let control = start(tmp.path()).await;
-    let sealed = control.data_key().seal(b"secret", b"aad").unwrap();
+    let sealed = control.data_key().seal(b"canary 17", b"aad").unwrap();
     control.shutdown().await;
     drop(control);
     let control = start(tmp.path()).await;
-    assert_eq!(control.data_key().open(&sealed, b"aad").unwrap().as_slice(), b"secret");
+    assert_eq!(control.data_key().open(&sealed, b"aad").unwrap().as_slice(), b"canary 17");
     control.shutdown().await;
     drop(control);
     for file in std::fs::read_dir(tmp.path()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap_or_default();
-        assert!(!bytes.windows(6).any(|it| it == b"secret"));
+        assert!(!bytes.windows(9).any(|it| it == b"canary 17"));
     }
     std::fs::remove_file(tmp.path().join("cluster.secret")).unwrap();
     let error = try_start(tmp.path()).await.unwrap_err();
@@ -165,8 +166,10 @@ async fn a_full_disk_is_told_to_callers_and_does_not_stop_reads() {
 
 #[test]
 fn no_error_shows_a_path_to_callers() {
-    let full = althing_storage::log::Error::Full { file: "/secret/place".into(), reason: "full".into() };
-    let write = althing_storage::log::Error::Write { file: "/secret/place".into(), reason: "eio".into() };
+    let full =
+        althing_storage::log::Error::Full { file: "/secret/place".into(), reason: "full".into() };
+    let write =
+        althing_storage::log::Error::Write { file: "/secret/place".into(), reason: "eio".into() };
     let all = [
         (ProposeError::Overloaded, Code::Overloaded),
         (ProposeError::TooLarge(9), Code::BodyTooLarge),
