@@ -15,3 +15,4 @@ pub mod request_log;
 pub mod seal;
 pub mod snapshot;
 pub mod spool;
+pub mod usage_journal;
