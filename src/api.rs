@@ -1,1 +1,3 @@
 //! Every route, in one table.
+
+pub mod admin;

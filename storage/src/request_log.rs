@@ -196,6 +196,18 @@ impl RequestLog {
         Ok(page)
     }
 
+    /// The entry with this id, if its day is still there. Blocks for at most about `within`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`].
+    pub fn entry(&self, id: u128, within: Duration) -> Result<Option<Entry>, QueryError> {
+        let deadline = Deadline::after(within);
+        // If the index lags behind, the entry is not there yet, and the answer is that there is none.
+        let _ = self.flush(FLUSH.min(within / 2));
+        query::entry(&self.dir, id, deadline)
+    }
+
     /// Sums of usage. What was answered before the call is in it. Blocks for at most about `within`.
     ///
     /// # Errors

@@ -45,32 +45,39 @@ impl Mover {
     pub(super) fn run(mut self) {
         let mut next_sweep_ms = 0;
         let mut failures = 0u32;
+        let mut is_stopping = false;
         loop {
             let is_moved = self.move_all();
-            let now_ms = (self.clock)();
-            // Also where the clock stepped back by much.
-            if next_sweep_ms <= now_ms || now_ms + 2 * SWEEP_MS < next_sweep_ms {
-                let bytes =
-                    retention::sweep(&self.retention, now_ms, &mut |day| self.writer.close(day));
-                self.counters.disk_bytes.store(bytes, Ordering::Relaxed);
-                next_sweep_ms = now_ms + SWEEP_MS;
-            }
+            self.sweep_if_due(&mut next_sweep_ms);
             if is_moved {
-                failures = 0;
-                if self.spool.wait_for_work(LINGER, IDLE) && self.move_all() {
+                if is_stopping {
                     return;
                 }
+                failures = 0;
+                is_stopping = self.spool.wait_for_work(LINGER, IDLE);
                 continue;
             }
             failures += 1;
             let pause = (PAUSE_MIN * 2u32.saturating_pow(failures.min(10))).min(PAUSE_MAX);
-            if self.spool.pause(pause) && STOPPING_TRIES_MAX <= failures {
+            is_stopping = self.spool.pause(pause);
+            if is_stopping && STOPPING_TRIES_MAX <= failures {
                 tracing::error!(
                     "the request log cannot be written while stopping; its records wait in the spool for the next start"
                 );
                 return;
             }
         }
+    }
+
+    fn sweep_if_due(&mut self, next_ms: &mut u64) {
+        let now_ms = (self.clock)();
+        // Also where the clock stepped back by much.
+        if now_ms < *next_ms && *next_ms <= now_ms + SWEEP_MS {
+            return;
+        }
+        let bytes = retention::sweep(&self.retention, now_ms, &mut |day| self.writer.close(day));
+        self.counters.disk_bytes.store(bytes, Ordering::Relaxed);
+        *next_ms = now_ms + SWEEP_MS;
     }
 
     /// Moves until nothing waits. Says whether that succeeded.

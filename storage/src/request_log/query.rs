@@ -229,6 +229,23 @@ pub(super) fn logs(
     Ok(Page { entries, next, is_complete })
 }
 
+/// One entry, looked for on the day that its id names (a version 7 UUID begins with its milliseconds), then on the
+/// days beside it: a call's id and its time are read from the clock one after the other.
+pub(super) fn entry(dir: &Path, id: u128, deadline: Deadline) -> Result<Option<Entry>, QueryError> {
+    let minted_ms = u64::try_from(id >> 80).unwrap_or(0);
+    let day = Day::of(minted_ms);
+    for day in [day, day.before(1), Day::of(day.end_ms())] {
+        let Some(connection) = deadline.open(&day.file(dir))? else { continue };
+        let sql = format!("SELECT {COLUMNS} FROM records WHERE id = ?1");
+        match connection.query_row(&sql, [id.to_be_bytes()], read_row) {
+            Ok((record, has_bodies)) => return Ok(Some(Entry { record, has_bodies })),
+            Err(rusqlite::Error::QueryReturnedNoRows) => {}
+            Err(error) => return Err(deadline.error(error)),
+        }
+    }
+    Ok(None)
+}
+
 /// The bodies of a call, if they are still there.
 pub(super) fn bodies(
     dir: &Path,

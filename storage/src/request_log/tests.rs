@@ -87,6 +87,21 @@ fn a_record_comes_back_as_it_was_and_its_bodies_too() {
 }
 
 #[test]
+fn an_entry_is_found_by_its_id_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let minted = |ms: u64| (u128::from(ms) << 80) | 0x7000_8000_0000_0000_0001;
+    // The clock passed midnight between the two looks at it.
+    log.spool().append(&record(minted(DAY_MS - 1), DAY_MS)).unwrap();
+    log.spool().append(&record(minted(DAY_MS + 9), DAY_MS + 8)).unwrap();
+    let found = log.entry(minted(DAY_MS - 1), WITHIN).unwrap().unwrap();
+    assert_eq!(found.record.at_ms, DAY_MS);
+    assert!(log.entry(minted(DAY_MS + 9), WITHIN).unwrap().is_some());
+    assert_eq!(log.entry(minted(DAY_MS + 10), WITHIN).unwrap(), None);
+    assert_eq!(log.entry(u128::MAX, WITHIN).unwrap(), None);
+}
+
+#[test]
 fn each_filter_keeps_what_fits_it_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
