@@ -4,6 +4,7 @@
 //! them come out. Raw JSON in, raw JSON out: only method, name, ids and the error envelope of a message are parsed.
 
 mod arguments;
+pub mod bridge;
 pub mod call;
 pub mod catalog;
 pub mod demo_server;

@@ -142,6 +142,7 @@ pub struct ListResult {
     entries: Vec<folder::Entry>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the tool macro hands arguments over by value")]
 #[tool_router(router = tool_router)]
 impl DemoServer {
     /// Serves the files in `dir`, which is made where it does not exist.

@@ -84,7 +84,7 @@ impl Prepared {
         let Some(format) = self.format.filter(|_| !self.tools.is_empty()) else { return Ok(None) };
         let text = std::str::from_utf8(body)
             .map_err(|_| Error::new(Code::InvalidJson, "the body is not UTF-8"))?;
-        let fields = Fields::read(text, &["tools", "tool_choice"]).map_err(fault)?;
+        let fields = Fields::read(text, &["tools", "tool_choice"]).map_err(|it| fault(&it))?;
         if wants_none(&fields) {
             return Ok(None);
         }
@@ -222,14 +222,14 @@ fn object_schema(schema: &Value) -> Value {
     Value::Object(object)
 }
 
-fn fault(fault: json::Fault) -> Error {
+fn fault(fault: &json::Fault) -> Error {
     match fault {
         json::Fault::Syntax { .. } | json::Fault::NotObject => {
             Error::new(Code::InvalidJson, format!("the body {fault}"))
         }
-        json::Fault::Twice { ref key }
-        | json::Fault::LooksLike { ref key, .. }
-        | json::Fault::Odd { ref key } => {
+        json::Fault::Twice { key }
+        | json::Fault::LooksLike { key, .. }
+        | json::Fault::Odd { key } => {
             let key = key.clone();
             Error::new(Code::DuplicateField, fault.to_string()).with_param(key)
         }

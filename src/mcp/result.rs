@@ -48,7 +48,7 @@ impl Rendered {
             match part {
                 Part::Text(it) => text.push_str(it),
                 Part::Image { mime, data } => {
-                    text.push_str(&left_out(mime, data, "this format has no images here"))
+                    text.push_str(&left_out(mime, data, "this format has no images here"));
                 }
             }
         }
@@ -190,7 +190,7 @@ fn fit(parts: Vec<Part>, bytes_max: usize) -> Vec<Part> {
         }
         fitted.push(Part::Text(match part {
             Part::Text(text) => {
-                let kept = text.floor_char_boundary(left);
+                let kept = boundary(&text, left);
                 left = 0;
                 format!("{}\n[cut: {kept} of {size} bytes shown]", &text[..kept])
             }
@@ -201,6 +201,11 @@ fn fit(parts: Vec<Part>, bytes_max: usize) -> Vec<Part> {
         }
     }
     fitted
+}
+
+/// The last place at or before `at` where `text` can be cut.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|it| text.is_char_boundary(*it)).unwrap_or(0)
 }
 
 #[cfg(test)]

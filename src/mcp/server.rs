@@ -34,6 +34,7 @@ use crate::error::{Code, Error};
 use crate::tasks::Tasks;
 
 pub use self::http::Body;
+pub(crate) use self::modern::{collect_marks, primitive};
 pub(crate) use self::rpc::shown;
 pub use self::session::Keys;
 

@@ -150,7 +150,11 @@ async fn an_mcp_client_lists_and_calls_its_tools() {
     use rmcp::model::CallToolRequestParams;
     let (_dir, server) = server();
     let (ours, theirs) = tokio::io::duplex(4096);
-    let serving = tokio::spawn(async move { server.serve(theirs).await.unwrap().waiting().await });
+    let tasks = crate::tasks::Tasks::default();
+    tasks.spawn("demo server", async move {
+        let running = server.serve(theirs).await.unwrap();
+        running.waiting().await.unwrap();
+    });
     let client = ().serve(ours).await.unwrap();
     let mut names: Vec<_> =
         client.list_all_tools().await.unwrap().into_iter().map(|it| it.name.to_string()).collect();
@@ -176,5 +180,5 @@ async fn an_mcp_client_lists_and_calls_its_tools() {
         .unwrap();
     assert_eq!(result.structured_content, Some(serde_json::json!({ "result": 42.0 })));
     client.cancel().await.unwrap();
-    drop(serving);
+    assert!(tasks.shutdown(std::time::Duration::from_secs(5)).await, "it ends with its client");
 }

@@ -1,4 +1,4 @@
-//! JSON Schema as Gemini's `Schema`: a subset of OpenAPI 3.0 that refuses what it does not know.
+//! JSON Schema as Gemini's `Schema`: a subset of `OpenAPI` 3.0 that refuses what it does not know.
 
 use serde_json::{Map, Value, json};
 

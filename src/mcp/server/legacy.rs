@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderValue, Method, Request as HttpRequest, Response, StatusCode};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::http::{self, Accepts, Body, SESSION_ID, empty, event, fail, json, refuse};
 use super::rpc::{self, Incoming, Message, Refusal, Request, RpcError};
@@ -98,8 +97,10 @@ impl McpServer {
         batch: Vec<Result<Message<'_>, Refusal>>,
         accepts: Accepts,
     ) -> Response<Body> {
-        let answers: Vec<Bytes> = futures_util::stream::iter(batch)
-            .map(|message| self.one_of_batch(ask, message))
+        // Boxed: the compiler does not see that a stream of borrowing futures is `Send`.
+        let waiting: Vec<_> =
+            batch.into_iter().map(|it| self.one_of_batch(ask, it).boxed()).collect();
+        let answers: Vec<Bytes> = futures_util::stream::iter(waiting)
             .buffered(BATCH_AT_ONCE)
             .filter_map(std::future::ready)
             .collect()
@@ -155,8 +156,8 @@ impl McpServer {
             return fail(StatusCode::NOT_ACCEPTABLE, "accept `text/event-stream` to listen");
         }
         let Some(guard) = enter(self, &ask.scope) else { return is_full() };
-        let ended = ask.session.map(|it| self.inner.running.stream(it.id)).unwrap_or_default();
-        let watch = Watch { scope: ask.scope, purpose: Purpose::Legacy, ended, guard };
+        let session = ask.session.map(|it| self.inner.running.stream(it.id));
+        let watch = Watch { scope: ask.scope, purpose: Purpose::Legacy, session, guard };
         self.open_stream(watch, Some(http::KEEP_ALIVE)).0
     }
 
@@ -196,8 +197,7 @@ impl McpServer {
             return is_full();
         };
         let endpoint = event("endpoint", format!("/sse/message?session={handle}").as_bytes());
-        let ended = CancellationToken::new();
-        let watch = Watch { scope: ask.scope, purpose: Purpose::Legacy, ended, guard };
+        let watch = Watch { scope: ask.scope, purpose: Purpose::Legacy, session: None, guard };
         let (response, sender) = self.open_stream(watch, Some(endpoint));
         let in_flight = Arc::new(tokio::sync::Semaphore::new(STREAM_REQUESTS_MAX));
         let mut open = self.inner.open.by_id.lock();

@@ -7,7 +7,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::http::{Accepts, Body, PROTOCOL_VERSION, refuse, sole};
 use super::rpc::{self, Request, RpcError};
@@ -155,7 +154,7 @@ impl McpServer {
         let lists = wanted.get("toolsListChanged").and_then(Value::as_bool) == Some(true);
         let Some(guard) = enter(self, &ask.scope) else { return is_full() };
         let purpose = Purpose::Listen { id: request.id.to_owned(), lists };
-        let watch = Watch { scope: ask.scope, purpose, ended: CancellationToken::new(), guard };
+        let watch = Watch { scope: ask.scope, purpose, session: None, guard };
         self.open_stream(watch, None).0
     }
 }
@@ -229,7 +228,11 @@ fn discover(ask: &Ask) -> String {
 }
 
 /// Places in a schema that `x-mcp-header` marks, reached through `properties` alone.
-fn collect_marks(schema: &Value, path: &mut Vec<String>, marks: &mut Vec<(Vec<String>, String)>) {
+pub(crate) fn collect_marks(
+    schema: &Value,
+    path: &mut Vec<String>,
+    marks: &mut Vec<(Vec<String>, String)>,
+) {
     /// How deep and how many: a schema comes from a stranger.
     const MARKS_MAX: usize = 64;
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
@@ -247,7 +250,8 @@ fn collect_marks(schema: &Value, path: &mut Vec<String>, marks: &mut Vec<(Vec<St
     }
 }
 
-fn primitive(value: &Value) -> Option<String> {
+/// A value as a header repeats it.
+pub(crate) fn primitive(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Bool(it) => Some(it.to_string()),

@@ -73,7 +73,7 @@ pub(crate) struct Refusal {
     /// The id as JSON text.
     pub(crate) id: String,
     /// Why.
-    pub(crate) error: RpcError,
+    pub(crate) error: Box<RpcError>,
 }
 
 /// A JSON-RPC error.
@@ -158,7 +158,7 @@ pub(crate) fn read(body: &Bytes) -> Result<Incoming<'_>, RpcError> {
     let trimmed = text.trim_start();
     if !trimmed.starts_with('[') {
         return match message(trimmed) {
-            Err(Refusal { error, .. }) if error.code == PARSE_ERROR => Err(error),
+            Err(Refusal { error, .. }) if error.code == PARSE_ERROR => Err(*error),
             read => Ok(Incoming::One(read)),
         };
     }
@@ -174,7 +174,7 @@ pub(crate) fn read(body: &Bytes) -> Result<Incoming<'_>, RpcError> {
 }
 
 fn message(text: &str) -> Result<Message<'_>, Refusal> {
-    let refuse = |id: &str, error| Refusal { id: id.to_owned(), error };
+    let refuse = |id: &str, error: RpcError| Refusal { id: id.to_owned(), error: Box::new(error) };
     let fields = Fields::read(text, ENVELOPE).map_err(|fault| refuse("null", envelope(&fault)))?;
     let id = match fields.get("id").map(RawValue::get) {
         None => None,

@@ -172,7 +172,8 @@ pub(super) struct Running {
 #[derive(Debug, Default)]
 struct Inner {
     calls: HashMap<(Id, String), CancellationToken>,
-    streams: HashMap<Id, CancellationToken>,
+    /// What ends a session's streams, and how many there are.
+    streams: HashMap<Id, (CancellationToken, usize)>,
     ended: HashSet<Id>,
     ended_order: VecDeque<Id>,
 }
@@ -203,16 +204,13 @@ impl Running {
         }
     }
 
-    /// A token that ends with the session.
-    pub(super) fn stream(&self, session: Id) -> CancellationToken {
+    /// Notes a stream that ends with the session.
+    pub(super) fn stream(self: &Arc<Self>, session: Id) -> SessionStream {
         let mut inner = self.inner.lock();
-        inner.streams.retain(|_, token| !token.is_cancelled());
-        inner.streams.entry(session).or_default().child_token()
-    }
-
-    /// Forgets the token of a session whose stream is gone.
-    pub(super) fn stream_gone(&self, session: Id) {
-        self.inner.lock().streams.remove(&session);
+        let (ended, count) = inner.streams.entry(session).or_default();
+        *count += 1;
+        let ended = ended.clone();
+        SessionStream { running: Arc::clone(self), session, ended }
     }
 
     /// Whether the session was ended here.
@@ -233,7 +231,7 @@ impl Running {
             {
                 inner.ended.remove(&oldest);
             }
-            tokens.extend(inner.streams.remove(&session));
+            tokens.extend(inner.streams.remove(&session).map(|it| it.0));
             tokens.extend(inner.calls.iter().filter(|it| it.0.0 == session).map(|it| it.1.clone()));
         }
         for token in tokens {
@@ -253,6 +251,27 @@ impl Drop for CallGuard {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
             self.running.inner.lock().calls.remove(&key);
+        }
+    }
+}
+
+/// A stream of a session. Forgotten when it is dropped.
+#[derive(Debug)]
+pub(super) struct SessionStream {
+    running: Arc<Running>,
+    session: Id,
+    /// Cancelled when the session ends.
+    pub(super) ended: CancellationToken,
+}
+
+impl Drop for SessionStream {
+    fn drop(&mut self) {
+        let mut inner = self.running.inner.lock();
+        if let Some((_, count)) = inner.streams.get_mut(&self.session) {
+            *count -= 1;
+            if *count == 0 {
+                inner.streams.remove(&self.session);
+            }
         }
     }
 }

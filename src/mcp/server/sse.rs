@@ -7,11 +7,11 @@ use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
 use super::http::{Accepts, Body, KEEP_ALIVE, event, events, json, only_event};
 use super::rpc;
-use super::session::{CallGuard, StreamGuard};
+use super::session::{CallGuard, SessionStream, StreamGuard};
 use super::tools::{self, Running};
 use super::{Ask, McpServer, Revision};
 use crate::mcp::scope::Scope;
@@ -36,8 +36,8 @@ pub(super) enum Purpose {
 pub(super) struct Watch {
     pub(super) scope: Scope,
     pub(super) purpose: Purpose,
-    /// Ends it.
-    pub(super) ended: CancellationToken,
+    /// The session that it ends with.
+    pub(super) session: Option<SessionStream>,
     pub(super) guard: StreamGuard,
 }
 
@@ -94,10 +94,10 @@ impl McpServer {
         let weak = sender.downgrade();
         let server = self.clone();
         self.inner.options.tasks.spawn("mcp stream", async move {
-            for piece in first {
-                if !send(&sender, piece).await {
-                    return;
-                }
+            if let Some(piece) = first
+                && !send(&sender, piece).await
+            {
+                return;
             }
             server.watch(watch, &sender).await;
         });
@@ -109,6 +109,7 @@ impl McpServer {
         let mut catalogs = Changes(Some(self.inner.options.catalogs.version()));
         let mut laws = Changes(Some(self.inner.options.law.clone()));
         let mut seen = self.list(&watch.scope, Revision::LATEST).digest;
+        let ended = watch.session.as_ref().map(|it| it.ended.clone()).unwrap_or_default();
         let mut beat = tokio::time::interval(self.inner.options.limits.keep_alive);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         beat.reset();
@@ -120,7 +121,7 @@ impl McpServer {
         loop {
             let is_beat = tokio::select! {
                 () = sender.closed() => return,
-                () = watch.ended.cancelled() => return,
+                () = ended.cancelled() => return,
                 () = self.inner.options.tasks.stop().cancelled() => break,
                 () = catalogs.next() => false,
                 () = laws.next() => false,
@@ -167,7 +168,7 @@ impl Changes {
             }
             self.0 = None;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

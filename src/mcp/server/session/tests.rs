@@ -54,8 +54,10 @@ fn an_ended_session_takes_its_calls_and_streams_with_it() {
     let _guard = running.call(first, "1", &call);
     let _guard_of_other = running.call(second, "1", &other);
     let stream = running.stream(first);
+    drop(running.stream(second));
+    assert_eq!(running.inner.lock().streams.len(), 1, "a stream that is gone is forgotten");
     running.end(first);
-    assert!(call.is_cancelled() && stream.is_cancelled() && running.is_ended(first));
+    assert!(call.is_cancelled() && stream.ended.is_cancelled() && running.is_ended(first));
     assert!(!other.is_cancelled() && !running.is_ended(second));
     running.cancel(second, "2");
     assert!(!other.is_cancelled());

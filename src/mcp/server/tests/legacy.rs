@@ -201,7 +201,8 @@ async fn a_call_that_reads_two_ways_is_refused() {
 #[tokio::test]
 async fn bad_requests_get_their_answer() {
     let fixture = Fixture::all();
-    let bad: &[(&[(&str, &str)], &str, (u16, i64))] = &[
+    type Case<'c> = (&'c [(&'c str, &'c str)], &'c str, (u16, i64));
+    let bad: &[Case<'_>] = &[
         (&[], "nonsense", (400, -32700)),
         (&[], r#"{"jsonrpc":"2.0","id":7}"#, (400, -32600)),
         (&[], "[]", (400, -32600)),

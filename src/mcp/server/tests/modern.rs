@@ -73,96 +73,71 @@ async fn each_request_stands_alone() {
     }
 }
 
-#[tokio::test]
-async fn headers_and_meta_must_be_there_and_agree() {
+/// A list request whose `_meta` was changed.
+fn list_with(change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Value {
+    let mut body = modern("tools/list", json!({}));
+    change(body["params"]["_meta"].as_object_mut().unwrap());
+    body
+}
+
+fn of_version(version: &str) -> Value {
+    list_with(|meta| {
+        meta.insert("io.modelcontextprotocol/protocolVersion".to_owned(), version.into());
+    })
+}
+
+/// What is sent, and the status and code that come back.
+type Case<'c> = (&'c str, Vec<(&'c str, &'c str)>, Value, (u16, i64));
+
+async fn check(cases: Vec<Case<'_>>) {
     let fixture = Fixture::all();
-    let without = |key: &str| {
-        let mut body = modern("tools/list", json!({}));
-        body["params"]["_meta"].as_object_mut().unwrap().remove(key);
-        body
-    };
-    let other_version = |version: &str| {
-        let mut body = modern("tools/list", json!({}));
-        body["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] = version.into();
-        body
-    };
-    let list = || modern("tools/list", json!({}));
-    let call = || modern("tools/call", json!({ "name": "a-x" }));
-    let all = headers("tools/list");
-    type Case<'c> = (&'c str, Vec<(&'c str, &'c str)>, Value, (u16, i64));
-    let cases: Vec<Case<'_>> = vec![
-        ("no meta", all.clone(), rpc("tools/list", &json!({})), (400, -32602)),
-        (
-            "no version in meta",
-            all.clone(),
-            without("io.modelcontextprotocol/protocolVersion"),
-            (400, -32602),
-        ),
-        (
-            "no capabilities",
-            all.clone(),
-            without("io.modelcontextprotocol/clientCapabilities"),
-            (400, -32602),
-        ),
-        (
-            "no client info is fine",
-            all.clone(),
-            without("io.modelcontextprotocol/clientInfo"),
-            (200, 0),
-        ),
-        ("no version header", vec![("mcp-method", "tools/list")], list(), (400, -32020)),
-        (
-            "other version header",
-            vec![("mcp-protocol-version", "2025-11-25"), ("mcp-method", "tools/list")],
-            list(),
-            (400, -32020),
-        ),
-        ("other version in meta", all.clone(), other_version("v999"), (400, -32020)),
-        (
-            "unknown version",
-            vec![("mcp-protocol-version", "v999"), ("mcp-method", "tools/list")],
-            other_version("v999"),
-            (400, -32022),
-        ),
-        ("no method header", vec![("mcp-protocol-version", V)], list(), (400, -32020)),
-        ("other method header", headers("prompts/list"), list(), (400, -32020)),
-        ("method header in another case", headers("TOOLS/LIST"), list(), (400, -32020)),
-        (
-            "method header twice",
-            vec![
-                ("mcp-protocol-version", V),
-                ("mcp-method", "tools/list"),
-                ("mcp-method", "tools/list"),
-            ],
-            list(),
-            (400, -32020),
-        ),
-        ("no name header", headers("tools/call"), call(), (400, -32020)),
-        (
-            "other name header",
-            [headers("tools/call"), vec![("mcp-name", "a-y")]].concat(),
-            call(),
-            (400, -32020),
-        ),
-        (
-            "name header of bad base64",
-            [headers("tools/call"), vec![("mcp-name", "=?base64?YS14=?=")]].concat(),
-            call(),
-            (400, -32020),
-        ),
-    ];
     for (what, headers, body, expected) in cases {
         let answer = fixture.post(&headers, &body).await;
         assert_eq!(answer.failure(), expected, "{what}: {}", answer.body);
         assert_eq!(answer.body["id"], 7, "{what}");
     }
     assert!(fixture.ran().is_empty());
-    let answer = fixture
-        .post(
-            &[("mcp-protocol-version", "v999"), ("mcp-method", "tools/list")],
-            &other_version("v999"),
-        )
-        .await;
+}
+
+#[tokio::test]
+async fn meta_must_say_what_a_handshake_would() {
+    let all = headers("tools/list");
+    let without = |key: &str| {
+        list_with(|meta| {
+            meta.remove(&format!("io.modelcontextprotocol/{key}"));
+        })
+    };
+    check(vec![
+        ("no meta", all.clone(), rpc("tools/list", &json!({})), (400, -32602)),
+        ("no version", all.clone(), without("protocolVersion"), (400, -32602)),
+        ("no capabilities", all.clone(), without("clientCapabilities"), (400, -32602)),
+        ("no client info is fine", all.clone(), without("clientInfo"), (200, 0)),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn headers_must_be_there_and_agree() {
+    let all = headers("tools/list");
+    let list = || modern("tools/list", json!({}));
+    let call = || modern("tools/call", json!({ "name": "a-x" }));
+    let named = |name| [headers("tools/call"), vec![("mcp-name", name)]].concat();
+    let version = |version| vec![("mcp-protocol-version", version), ("mcp-method", "tools/list")];
+    check(vec![
+        ("no version", vec![("mcp-method", "tools/list")], list(), (400, -32020)),
+        ("other version", version("2025-11-25"), list(), (400, -32020)),
+        ("other version in meta", all.clone(), of_version("v999"), (400, -32020)),
+        ("unknown version", version("v999"), of_version("v999"), (400, -32022)),
+        ("no method", vec![("mcp-protocol-version", V)], list(), (400, -32020)),
+        ("other method", headers("prompts/list"), list(), (400, -32020)),
+        ("method in another case", headers("TOOLS/LIST"), list(), (400, -32020)),
+        ("method twice", [all, vec![("mcp-method", "tools/list")]].concat(), list(), (400, -32020)),
+        ("no name", headers("tools/call"), call(), (400, -32020)),
+        ("other name", named("a-y"), call(), (400, -32020)),
+        ("name in bad base64", named("=?base64?YS14?"), call(), (400, -32020)),
+    ])
+    .await;
+    let answer = Fixture::all().post(&version("v999"), &of_version("v999")).await;
     assert_eq!(answer.body["error"]["data"]["requested"], "v999");
     assert_eq!(answer.body["error"]["data"]["supported"][0], V);
 }
@@ -256,7 +231,7 @@ async fn who_listens_is_told_what_it_asked_for() {
     };
     let mut tools = listen(json!({ "toolsListChanged": true, "promptsListChanged": true })).await;
     let mut prompts = listen(json!({ "promptsListChanged": true })).await;
-    let mut next =
+    let next =
         async |body: &mut _| events(piece(body).await.unwrap().as_bytes()).into_iter().next();
     let id = json!({ "io.modelcontextprotocol/subscriptionId": 7 });
     let acknowledged = next(&mut tools).await.unwrap();
