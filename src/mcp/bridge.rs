@@ -42,7 +42,7 @@ pub struct Args {
     /// Where the gateway is.
     #[arg(long, env = "ALTHING_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// A virtual key. Better given as ALTHING_KEY: arguments can be seen by others on the machine.
+    /// A virtual key. Better given as `ALTHING_KEY`: arguments can be seen by others on the machine.
     #[arg(long, env = "ALTHING_KEY", hide_env_values = true)]
     pub key: Option<String>,
     /// A tool group, instead of all tools of the key.

@@ -163,7 +163,7 @@ impl Link {
         let request = self
             .builder(Method::GET, "text/event-stream")
             .body(Full::default())
-            .map_err(unsound)?;
+            .map_err(|it| unsound(&it))?;
         let response = self.net.send(request).await.map_err(Failure::Unreachable)?;
         match response.status() {
             StatusCode::OK => self.events(response.into_body(), lines).await,
@@ -220,7 +220,7 @@ impl Link {
                 builder = builder.header(name, value);
             }
         }
-        let request = builder.body(Full::from(message.line.clone())).map_err(unsound)?;
+        let request = builder.body(Full::from(message.line.clone())).map_err(|it| unsound(&it))?;
         let response = self.net.send(request).await.map_err(Failure::Unreachable)?;
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -406,7 +406,7 @@ fn reason(text: &str) -> Option<String> {
     read.pointer("/error/message").and_then(Value::as_str).map(str::to_owned)
 }
 
-fn unsound(error: http::Error) -> Failure {
+fn unsound(error: &http::Error) -> Failure {
     Failure::Unreachable(error.to_string())
 }
 
