@@ -20,4 +20,6 @@ pub mod tokens;
 pub mod usage;
 
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod testing;

@@ -43,13 +43,15 @@ pub(super) fn plan(request: &Request, traits: Traits, sealed: bool, lost: &mut L
     let Some(reasoning) = &request.reasoning else { return plan };
     let forced = matches!(request.tool_choice, Some(ToolChoice::Any | ToolChoice::Named(_)));
     let effort = reasoning.effort.as_deref();
+    // A fixed budget where the model takes one and nothing better will do.
+    let fixed =
+        traits.budget && (!traits.adaptive || (sealed && reasoning.budget_tokens.is_some()));
     if effort == Some("none") {
         plan.thinking = Some(json!({"type": "disabled"}));
         return plan;
     }
     if traits.effort {
-        let asked = effort
-            .or_else(|| if traits.budget { None } else { reasoning.budget_tokens.map(effort_of) });
+        let asked = effort.or_else(|| reasoning.budget_tokens.filter(|_| !fixed).map(effort_of));
         plan.effort = asked.map(|effort| effort_word(effort, traits));
     }
     // Anthropic's own callers say effort without asking for thinking.
@@ -63,7 +65,7 @@ pub(super) fn plan(request: &Request, traits: Traits, sealed: bool, lost: &mut L
         lost.field("reasoning");
         return plan;
     }
-    if traits.adaptive && (reasoning.budget_tokens.is_none() || !traits.budget) {
+    if traits.adaptive && !fixed {
         plan.thinking = Some(adaptive(reasoning, traits));
         return plan;
     }
