@@ -219,7 +219,7 @@ impl Supervisor {
                 }
                 Err(OpenError::Unauthorized(reason)) => self.set(State::Held, Some(reason)),
                 Err(OpenError::Settings(reason) | OpenError::Failed(reason)) => {
-                    self.set(State::Down, Some(reason))
+                    self.set(State::Down, Some(reason));
                 }
             }
             if self.rest().await {
@@ -373,18 +373,18 @@ impl Supervisor {
 
     fn set(&self, state: State, error: Option<String>) {
         let before = self.server.state.send_replace(state);
+        if let (true, Some(reason)) = (before != state && state != State::Connecting, &error) {
+            let name = &self.server.spec().name;
+            tracing::warn!(server.name = %name, server.state = state.name(), "server `{name}` is {state}: {reason}");
+        }
         {
             let mut situation = self.server.situation.lock();
             if before != state {
                 situation.since = self.options.clock.now();
             }
             if error.is_some() || state == State::Ready {
-                situation.last_error.clone_from(&error);
+                situation.last_error = error;
             }
-        }
-        if let (true, Some(reason)) = (before != state && state != State::Connecting, &error) {
-            let name = &self.server.spec().name;
-            tracing::warn!(server.name = %name, server.state = state.name(), "server `{name}` is {state}: {reason}");
         }
         (self.publish)();
     }

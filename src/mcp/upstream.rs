@@ -8,16 +8,23 @@ use althing_domain::secret::Secret;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+mod address;
 pub(crate) mod connection;
+mod event_stream;
+#[cfg(test)]
+mod fixture;
 pub mod guard;
 mod handshake;
 mod headers;
+mod http;
 mod inbox;
-mod jsonrpc;
+pub(crate) mod jsonrpc;
 pub(crate) mod link;
 mod noise;
 pub(crate) mod open;
+mod sse;
 mod stdio;
+mod streamable_http;
 mod wire;
 
 /// Resolves references to secrets at the last moment.

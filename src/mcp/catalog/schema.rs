@@ -5,6 +5,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::mcp::upstream::jsonrpc;
+
 /// The largest definition whose schema is compiled, in bytes: compiling costs time and memory in proportion.
 const SCHEMA_BYTES_MAX: usize = 256 * 1024;
 /// The largest part of a complaint that is repeated to a caller, in bytes.
@@ -101,7 +103,7 @@ pub(super) fn compile(policy: &str, raw: &RawValue, schema: &Value) -> Option<Va
     match options.build(schema) {
         Ok(validator) => Some(validator),
         Err(problem) => {
-            let problem = clip(problem.to_string());
+            let problem = clip(&problem.to_string());
             tracing::warn!(
                 tool.name = policy,
                 "the schema of tool `{policy}` does not compile, so its arguments are not checked: {problem}"
@@ -117,17 +119,14 @@ pub(super) fn check(validator: &Validator, arguments: &Value) -> Result<(), Argu
         Err(problem) => {
             let path = problem.instance_path().to_string();
             Err(ArgumentsInvalid {
-                path: clip(if path.is_empty() { "/".to_owned() } else { path }),
-                problem: clip(problem.masked().to_string()),
+                path: if path.is_empty() { "/".to_owned() } else { clip(&path) },
+                problem: clip(&problem.masked().to_string()),
             })
         }
     }
 }
 
-fn clip(mut text: String) -> String {
-    if COMPLAINT_BYTES_MAX < text.len() {
-        text.truncate(text.floor_char_boundary(COMPLAINT_BYTES_MAX));
-        text.push('…');
-    }
-    text
+fn clip(text: &str) -> String {
+    let kept = jsonrpc::clip(text, COMPLAINT_BYTES_MAX);
+    if kept.len() < text.len() { format!("{kept}…") } else { text.to_owned() }
 }

@@ -60,6 +60,7 @@ pub(crate) async fn greet(link: &Link, first: First, deadline: Instant) -> Resul
         let ready = jsonrpc::notification("notifications/initialized", None);
         link.wire.notify(ready).await?;
     }
+    link.wire.listen();
     Ok(peer)
 }
 
@@ -128,7 +129,7 @@ fn read_discovery(result: &RawValue) -> Result<Option<Peer>, AskError> {
     let Ok(read) = serde_json::from_str::<Discovery>(result.get()) else { return Ok(None) };
     if read.supported_versions.iter().any(|it| it == MODERN) {
         let server_info =
-            read.server_info.or(read.meta.and_then(|it| it.server_info)).map(Arc::from);
+            read.server_info.or_else(|| read.meta.and_then(|it| it.server_info)).map(Arc::from);
         let agreed = Agreed { era: Era::Modern, version: MODERN.to_owned() };
         return Ok(Some(Peer { agreed, server_info }));
     }
@@ -196,4 +197,11 @@ pub(crate) fn modern_meta() -> [(&'static str, &'static str); 3] {
         ),
         ("io.modelcontextprotocol/clientCapabilities", "{}"),
     ]
+}
+
+/// A request for the server's notifications of changed tools, in the modern way.
+pub(crate) fn subscription(id: u64) -> String {
+    let meta = jsonrpc::object(modern_meta());
+    let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},"_meta":{meta}}}"#);
+    jsonrpc::request(id, "subscriptions/listen", &params)
 }

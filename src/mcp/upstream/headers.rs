@@ -60,11 +60,10 @@ fn primitive(value: &Value) -> Option<String> {
 
 /// `text` as a header value: as it is where it can be, else Base64 in the marks of the specification.
 fn encode(text: &str) -> String {
-    let is_edge = |it: Option<char>| it.is_some_and(|c| c == ' ' || c == '\t');
-    let is_plain = text.chars().all(|c| (' '..='~').contains(&c))
-        && !is_edge(text.chars().next())
-        && !is_edge(text.chars().last())
-        && !(text.starts_with("=?base64?") && text.ends_with("?="));
+    let is_edge = |it: char| it == ' ' || it == '\t';
+    let is_printable = text.chars().all(|c| (' '..='~').contains(&c));
+    let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
+    let is_plain = is_printable && text.trim_matches(is_edge) == text && !looks_encoded;
     if is_plain { text.to_owned() } else { format!("=?base64?{}?=", BASE64_STANDARD.encode(text)) }
 }
 

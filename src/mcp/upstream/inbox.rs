@@ -82,7 +82,7 @@ impl Inbox {
 
     /// Takes a place for a request. `Err` says why the connection has ended.
     pub(crate) fn register(self: &Arc<Self>, progress: Option<Progress>) -> Result<Ticket, String> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_id();
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.waiting.lock();
         if let Some(reason) = &waiting.ended {
@@ -90,6 +90,16 @@ impl Inbox {
         }
         waiting.requests.insert(id, Waiter { answer: sender, progress });
         Ok(Ticket { id, answer, inbox: Arc::clone(self) })
+    }
+
+    /// An id for a request whose answer nobody waits for.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether somebody waits for the answer to the request `id`.
+    pub(crate) fn is_waiting(&self, id: u64) -> bool {
+        self.waiting.lock().requests.contains_key(&id)
     }
 
     /// Ends the connection: nobody waits any longer. The first reason stands.
@@ -195,6 +205,7 @@ impl Inbox {
                 }
             }
             "notifications/cancelled"
+            | "notifications/subscriptions/acknowledged"
             | "notifications/resources/list_changed"
             | "notifications/resources/updated"
             | "notifications/prompts/list_changed" => {}

@@ -131,10 +131,18 @@ pub(crate) fn error(raw: &RawValue) -> Option<RpcError> {
     }
     let read: Read = serde_json::from_str(raw.get()).ok()?;
     let mut message = read.message.unwrap_or_default();
-    message.truncate(message.floor_char_boundary(ERROR_MESSAGE_BYTES_MAX));
+    message.truncate(clip(&message, ERROR_MESSAGE_BYTES_MAX).len());
     let code = read.code.as_i64().unwrap_or(-32603);
     let data = read.data.filter(|it| it.get().len() <= ERROR_DATA_BYTES_MAX);
     Some(RpcError { code, message, data })
+}
+
+/// The error in a message that is one.
+pub(crate) fn error_of(text: &str) -> Option<RpcError> {
+    match parse_one(text) {
+        Ok(Inbound::Answer { body: Err(raw), .. }) => error(raw),
+        _ => None,
+    }
 }
 
 /// A request as text. `params` is raw JSON.
@@ -162,6 +170,15 @@ pub(crate) fn refusal(id: &RawValue, code: i64, message: &str) -> String {
         r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":{code},"message":{message}}}}}"#,
         id.get()
     )
+}
+
+/// The beginning of `text` that has at most `bytes_max` bytes.
+pub(crate) fn clip(text: &str, bytes_max: usize) -> &str {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }
 
 /// `text` as a JSON string.

@@ -1,14 +1,21 @@
 //! From a server's settings to a connection.
 
+use std::sync::Arc;
+
 use althing_domain::policy::{McpServer, Transport};
+use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::connection::{Connection, with_last_words};
 use super::handshake::First;
+use super::http::{Client, Endpoint, Reach, absolute};
 use super::inbox::Inbox;
 use super::link::{AskError, Link};
+use super::sse::Sse;
 use super::stdio::{self, Launch, Redactor, Stdio};
+use super::streamable_http::StreamableHttp;
 use crate::mcp::federation::Options;
 
 /// How long a connection that failed to be made gets for ending.
@@ -34,8 +41,19 @@ pub(crate) async fn open(spec: &McpServer, options: &Options) -> Result<Connecti
     let inbox = Inbox::new(spec.name.clone(), options.limits.result_bytes_max);
     let (link, first) = match spec.transport {
         Transport::Stdio => (start(spec, options, inbox).await?, First::Legacy),
-        Transport::Http | Transport::Sse => {
-            return Err(OpenError::Settings("this transport is not built yet".to_owned()));
+        Transport::Http => {
+            let endpoint = endpoint(spec, options).await?;
+            let wire = StreamableHttp::new(endpoint, Arc::clone(&inbox), &options.tasks);
+            (Link { wire, inbox }, First::Modern)
+        }
+        Transport::Sse => {
+            let endpoint = endpoint(spec, options).await?;
+            let opened = Sse::open(endpoint, Arc::clone(&inbox), &options.tasks, deadline).await;
+            let wire = opened.map_err(|it| match AskError::from(it) {
+                AskError::Unauthorized(reason) => OpenError::Unauthorized(reason),
+                other => OpenError::Failed(other.to_string()),
+            })?;
+            (Link { wire, inbox }, First::LegacyOnly)
         }
     };
     match Connection::open(link, first, deadline).await {
@@ -54,11 +72,7 @@ pub(crate) async fn open(spec: &McpServer, options: &Options) -> Result<Connecti
     }
 }
 
-async fn start(
-    spec: &McpServer,
-    options: &Options,
-    inbox: std::sync::Arc<Inbox>,
-) -> Result<Link, OpenError> {
+async fn start(spec: &McpServer, options: &Options, inbox: Arc<Inbox>) -> Result<Link, OpenError> {
     let command = spec
         .command
         .as_ref()
@@ -81,7 +95,43 @@ async fn start(
         guard: &options.guard,
         redactor: Redactor::new(secrets),
     };
-    let wire = Stdio::start(launch, std::sync::Arc::clone(&inbox), &options.tasks)
-        .map_err(OpenError::Failed)?;
+    let wire =
+        Stdio::start(launch, Arc::clone(&inbox), &options.tasks).map_err(OpenError::Failed)?;
     Ok(Link { wire, inbox })
+}
+
+/// Headers that are the transport's own to set.
+const RESERVED: [&str; 10] = [
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "accept",
+    "accept-encoding",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "last-event-id",
+];
+
+async fn endpoint(spec: &McpServer, options: &Options) -> Result<Endpoint, OpenError> {
+    let url =
+        spec.url.as_deref().ok_or_else(|| OpenError::Settings("`url` is missing".to_owned()))?;
+    let uri = absolute(url).map_err(OpenError::Settings)?;
+    let mut headers = HeaderMap::new();
+    for (key, secret) in &spec.headers {
+        let wrong = |problem: &str| OpenError::Settings(format!("`headers.{key}`: {problem}"));
+        let name =
+            HeaderName::from_bytes(key.as_bytes()).map_err(|_| wrong("is no header name"))?;
+        if RESERVED.contains(&name.as_str()) {
+            return Err(wrong("is set by the gateway itself"));
+        }
+        let value = options.secrets.resolve(secret).await.map_err(|it| wrong(&it))?;
+        let mut value = HeaderValue::from_str(value.expose_secret())
+            .map_err(|_| wrong("has a value that cannot stand in a header"))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    let client = Client::new(Reach::Anywhere).map_err(OpenError::Failed)?;
+    Ok(Endpoint { client, uri: ArcSwap::from_pointee(uri), headers, credentials: None })
 }

@@ -189,6 +189,8 @@ impl Wire for Stdio {
 
     fn adopt(&self, _: &Agreed) {}
 
+    fn listen(&self) {}
+
     fn cancels_by_notice(&self) -> bool {
         true
     }

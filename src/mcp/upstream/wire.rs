@@ -73,6 +73,9 @@ pub(crate) trait Wire: Send + Sync {
     /// Takes note of what the handshake agreed on.
     fn adopt(&self, agreed: &Agreed);
 
+    /// Opens what the server's own notifications come by, where that is not open anyway. After the handshake.
+    fn listen(&self);
+
     /// Whether the server is told of a cancelled request by a notification. Otherwise the end of the exchange tells it.
     fn cancels_by_notice(&self) -> bool;
 

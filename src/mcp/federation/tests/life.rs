@@ -209,7 +209,6 @@ const AS_GATEWAY: &str =
     "mcp::federation::tests::life::this_program_is_a_gateway_when_started_as_one";
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the other test reads the pids from here")]
 async fn this_program_is_a_gateway_when_started_as_one() {
     let federation = ready(json!({})).await;
     let pids = spawn_all(&federation).await;

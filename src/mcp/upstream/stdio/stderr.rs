@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::mcp::upstream::jsonrpc::clip;
 use crate::mcp::upstream::noise::Noise;
 
 /// Lines that are kept.
@@ -72,7 +73,7 @@ fn finish(
     line.clear();
     let text = text.replace(char::is_control, " ");
     let text = text.trim();
-    let text = text.get(..text.floor_char_boundary(LINE_BYTES_MAX)).unwrap_or_default();
+    let text = clip(text, LINE_BYTES_MAX);
     if text.is_empty() {
         return;
     }
