@@ -48,6 +48,8 @@ pub struct Settings {
     pub cluster_name: String,
     /// A snapshot is made after so many entries. The log keeps what came after the one before.
     pub snapshot_every: u64,
+    /// A snapshot is made as well when the log holds so many bytes.
+    pub log_bytes: u64,
     /// How long a proposal is waited for.
     pub propose_timeout: Duration,
     pub heartbeat_ms: u64,
@@ -62,6 +64,7 @@ impl Default for Settings {
         Self {
             cluster_name: "althing".to_owned(),
             snapshot_every: 4_096,
+            log_bytes: 64 << 20,
             propose_timeout: Duration::from_secs(5),
             heartbeat_ms: 100,
             election_min_ms: 400,

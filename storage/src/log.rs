@@ -49,7 +49,8 @@ pub enum Error {
 pub enum Meta {
     /// The vote of this node.
     Vote,
-    /// The last committed entry. Only a hint that makes restarts quicker, so it is not flushed by itself.
+    /// The last committed entry. Only a hint that makes restarts quicker: it is written together with what comes next, or when the log is
+    /// closed, and its callback comes as late.
     Committed,
     /// Set by [`Log::purge`].
     Purged,

@@ -20,6 +20,7 @@ use crate::state_machine::StateMachine;
 
 /// How long the tasks of the old openraft may hold on to the log.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
+const SIZE_CHECKED_EVERY: Duration = Duration::from_secs(1);
 
 #[expect(
     clippy::disallowed_methods,
@@ -74,8 +75,13 @@ async fn watch_over<S: StateMachine>(
         (raft.metrics(), node.shared.purgeable())
     };
     let mut died = std::pin::pin!(stopped(died));
+    let mut sizes = tokio::time::interval(SIZE_CHECKED_EVERY);
     loop {
         tokio::select! {
+            _ = sizes.tick() => {
+                let Some(node) = node.upgrade() else { return ControlFlow::Break(()) };
+                compact_if_large(&node).await;
+            }
             () = asked(stop) => return ControlFlow::Break(()),
             () = &mut died => return ControlFlow::Continue(()),
             changed = purgeable.changed() => {
@@ -91,6 +97,19 @@ async fn watch_over<S: StateMachine>(
                 }
             }
         }
+    }
+}
+
+/// Asks for a snapshot when the log is large, although it has few entries.
+async fn compact_if_large<S: StateMachine>(node: &Node<S>) {
+    let status = node.status();
+    if status.log.bytes < node.settings.log_bytes || status.applied <= status.snapshot {
+        return;
+    }
+    if let Ok(raft) = node.raft()
+        && let Err(error) = raft.trigger().snapshot().await
+    {
+        tracing::debug!(error = %error, "no snapshot could be asked for");
     }
 }
 

@@ -207,6 +207,29 @@ async fn a_restart_from_a_snapshot_and_a_purged_log_finds_everything() {
 }
 
 #[tokio::test]
+async fn few_large_entries_are_compacted_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut dir = Dir::open(tmp.path()).unwrap();
+    let parts = Parts {
+        id: dir.identity().node_id,
+        peer: Peer::default(),
+        store: Store::on_disk(&mut dir, Quota::unlimited()).unwrap(),
+        machine: Register::default(),
+        transport: Arc::new(Alone),
+        settings: Settings { log_bytes: 5 << 20, ..Settings::default() },
+    };
+    let cluster = Cluster::start(parts).await.unwrap();
+    let large = format!("set large {}", "x".repeat(1 << 20));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while cluster.status().log.purged.is_none() {
+        assert!(Instant::now() < deadline, "nothing was purged: {:?}", cluster.status());
+        cluster.propose(large.clone().into_bytes(), 0).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_damaged_log_is_refused_with_the_reason() {
     let tmp = tempfile::tempdir().unwrap();
     let node = start(tmp.path()).await;

@@ -63,8 +63,10 @@ fn build<S: StateMachine>(shared: &Shared<S>) -> Result<Snapshot, io::Error> {
     let opaque =
         migrate::write(&dto::SnapshotMeta::new(&meta, time_ms)).map_err(io::Error::other)?;
     let index = meta.last_log_id.map_or(0, |last| last.index());
-    let written =
-        shared.store.write(snapshot::Meta { index, opaque }, frozen.records()).map_err(io::Error::other)?;
+    let written = shared
+        .store
+        .write(snapshot::Meta { index, opaque }, frozen.records())
+        .map_err(io::Error::other)?;
     let file = SnapshotFile::new(written);
     shared.stored(meta.clone(), file.clone());
     Ok(Snapshot { meta, snapshot: file })

@@ -33,6 +33,27 @@ fn what_is_queued_together_is_flushed_together() {
 }
 
 #[test]
+fn a_hint_costs_no_flush_of_its_own_and_is_there_after_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("raft.redb");
+    let log = RaftLog::open(&file, Quota::unlimited()).unwrap();
+    for i in 0..100 {
+        wait(|done| log.append(i, &entries(i..i + 1), done)).unwrap();
+        log.set_meta(Meta::Committed, Bytes::from(i.to_string()), Box::new(|_| ())).unwrap();
+        assert_eq!(log.meta(Meta::Committed).unwrap(), i.to_string());
+    }
+    assert_eq!(log.flushes(), 100);
+    drop(log);
+    let log = RaftLog::open(&file, Quota::unlimited()).unwrap();
+    assert_eq!(log.meta(Meta::Committed).unwrap(), "99");
+    for i in 0..2000 {
+        let hint = log.set_meta(Meta::Committed, Bytes::from(i.to_string()), Box::new(|_| ()));
+        assert!(matches!(hint, Ok(()) | Err(Error::Busy)));
+    }
+    wait(|done| log.append(100, &entries(100..101), done)).unwrap();
+}
+
+#[test]
 fn old_entries_are_read_from_disk_when_memory_is_full() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("raft.redb");
@@ -269,6 +290,10 @@ fn work(log: &RaftLog, mut model: Model, rng: &mut StdRng) -> [Model; 2] {
                 model.entries = model.entries.split_off(&(upto + 1));
                 model.purged = Some(upto);
                 wait(|done| log.purge(upto, Bytes::from(upto.to_string()), done))
+            }
+            3 => {
+                // Not waited for, and allowed to be lost; it must not take anything else with it.
+                log.set_meta(Meta::Committed, Bytes::from(next.to_string()), Box::new(|_| ()))
             }
             _ => {
                 let count = rng.random_range(1..24);

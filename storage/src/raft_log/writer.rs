@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use redb::{Database, Durability};
+use redb::Database;
 
 use super::{ENTRIES, HELD_BYTES_MAX, META, enframe};
 use crate::log::{Done, Error, Meta, Tail};
 
 /// Operations that wait at most. A proposal is one; openraft itself has a handful under way.
 const QUEUE_OPS_MAX: usize = 8_192;
+/// Hints that wait for company at most.
+const HINTS_MAX: usize = 256;
 /// Bytes of entries that wait at most. Two largest entries fit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
@@ -31,9 +33,15 @@ impl Op {
         }
     }
 
-    /// Whether losing it in a power cut would be wrong.
-    fn is_durable(&self) -> bool {
-        !matches!(self, Self::SetMeta { meta: Meta::Committed, .. })
+    /// Whether nobody waits for it: it is written together with what comes next.
+    fn is_hint(&self) -> bool {
+        matches!(self, Self::SetMeta { meta: Meta::Committed, .. })
+    }
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        self.urgent > 0 || self.queue.len() >= HINTS_MAX || (self.closed && !self.queue.is_empty())
     }
 }
 
@@ -47,6 +55,8 @@ struct State {
     tail: Tail,
     queue: VecDeque<Queued>,
     queue_bytes: usize,
+    /// Operations in the queue that are more than hints.
+    urgent: usize,
     /// Truncations in the queue: while there are any, what is on disk may differ from what is in memory.
     truncations: usize,
     failed: Option<Error>,
@@ -111,31 +121,36 @@ impl Shared {
             Op::SetMeta { meta, value } => state.tail.set_meta(*meta, value.clone()),
         }
         state.queue_bytes += bytes;
+        state.urgent += usize::from(!op.is_hint());
         state.queue.push_back(Queued { op, done });
+        let has_work = state.has_work();
         drop(state);
-        self.wake.notify_one();
+        if has_work {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
     /// Waits for work. `None` when the log is closed and everything is written.
     fn take(&self) -> Option<VecDeque<Queued>> {
         let mut state = self.state.lock();
-        while state.queue.is_empty() {
+        while !state.has_work() {
             if state.closed {
                 return None;
             }
             self.wake.wait(&mut state);
         }
         state.queue_bytes = 0;
+        state.urgent = 0;
         state.truncations = 0;
         Some(std::mem::take(&mut state.queue))
     }
 
-    fn written(&self, result: &Result<(), Error>, flushed: bool) {
+    fn written(&self, result: &Result<(), Error>) {
         let mut state = self.state.lock();
         match result {
             Ok(()) => {
-                state.flushes += u64::from(flushed);
+                state.flushes += 1;
                 // What is still in the queue is the newest part; it stays in memory as long as it is smaller than the limit.
                 if state.truncations == 0 {
                     let waiting = state.queue_bytes;
@@ -155,24 +170,22 @@ impl Shared {
 
 pub(super) fn run(shared: &Shared, db: &Database) {
     while let Some(batch) = shared.take() {
-        let flush = batch.iter().any(|queued| queued.op.is_durable());
         let result = match shared.failed() {
             Some(error) => Err(error),
-            None => write(db, &batch, flush).map_err(|e| refused(&shared.file, e)),
+            None => write(db, &batch).map_err(|e| refused(&shared.file, e)),
         };
         if let Err(error) = &result {
             tracing::error!(file = %shared.file, error = %error, "the raft log cannot be written; policy writes are refused");
         }
-        shared.written(&result, flush);
+        shared.written(&result);
         for queued in batch {
             (queued.done)(result.clone());
         }
     }
 }
 
-fn write(db: &Database, batch: &VecDeque<Queued>, flush: bool) -> Result<(), redb::Error> {
-    let mut transaction = db.begin_write()?;
-    transaction.set_durability(if flush { Durability::Immediate } else { Durability::None })?;
+fn write(db: &Database, batch: &VecDeque<Queued>) -> Result<(), redb::Error> {
+    let transaction = db.begin_write()?;
     {
         let mut entries = transaction.open_table(ENTRIES)?;
         let mut meta = transaction.open_table(META)?;
