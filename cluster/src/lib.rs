@@ -12,8 +12,8 @@ mod testing;
 mod transport;
 
 pub use self::node::{
-    COMMAND_BYTES_MAX, Cluster, Failure, Parts, ProposeError, ReadError, Settings, StartError,
-    Status, Store,
+    AnswerError, COMMAND_BYTES_MAX, Cluster, Failure, Parts, ProposeError, ReadError, Settings,
+    StartError, Status, Store,
 };
 pub use self::raft::types::Peer;
 pub use self::state_machine::{Applied, At, Frozen, RestoreError, StateMachine, Unknown};

@@ -1,5 +1,7 @@
 //! One node of the cluster.
 
+mod answer;
+mod error;
 mod supervise;
 
 use std::collections::BTreeMap;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use althing_storage::log::{self, Bounds, Log, Meta};
 use althing_storage::raft_log::{Quota, RaftLog};
-use althing_storage::{codec, dir, snapshot};
+use althing_storage::{dir, snapshot};
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::rt::WatchReceiver;
 use openraft::{Raft, RaftMetrics, ReadPolicy};
@@ -19,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::error::{AnswerError, Failure, ProposeError, ReadError, StartError};
 use crate::raft::apply::{Machine, Shared};
 use crate::raft::config::config;
 use crate::raft::log::LogStore;
@@ -125,111 +128,6 @@ pub struct Parts<S> {
     pub settings: Settings,
 }
 
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    #[error(transparent)]
-    Dir(#[from] dir::Error),
-    #[error(transparent)]
-    Log(#[from] log::Error),
-    #[error(transparent)]
-    Snapshot(#[from] snapshot::Error),
-    /// A snapshot is there, but the log that goes with it is not.
-    #[error(
-        "the raft log is empty although there is a snapshot up to entry {index}; restore a backup of the data directory or start with an empty one"
-    )]
-    LogLost { index: u64 },
-    /// What a snapshot says of the cluster cannot be read.
-    #[error(
-        "the snapshot {file} is corrupt: {source}; restore a backup of the data directory or start with an empty one"
-    )]
-    SnapshotMeta { file: String, source: codec::Error },
-    /// The settings contradict each other.
-    #[error("the cluster's timers do not fit together: {0}")]
-    Settings(String),
-    /// Log and snapshots contradict each other, or an entry cannot be applied.
-    #[error("the state cannot be recovered: {0}")]
-    Recover(String),
-    /// The group of nodes in the log does not hold this node.
-    #[error(
-        "node {id} is not a member of the cluster whose log it holds; restore the data directory of a member, or start with an empty one"
-    )]
-    NotMember { id: u64 },
-    /// The node is alone and yet did not become its own leader.
-    #[error("the node did not become ready: {0}")]
-    NotReady(String),
-}
-
-/// Why a node takes no more commands, for good or until its disk takes writes again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Failure {
-    /// An entry cannot be applied; going on would make this node's state another than that of the others. For good.
-    Apply { index: u64, reason: Arc<str> },
-    /// A snapshot cannot be restored. For good.
-    Restore(Arc<str>),
-    /// The consensus library stopped of itself. For good.
-    Stopped(Arc<str>),
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Apply { index, reason } => write!(f, "entry {index} cannot be applied: {reason}"),
-            Self::Restore(reason) => write!(f, "a snapshot cannot be restored: {reason}"),
-            Self::Stopped(reason) => write!(f, "the node has stopped: {reason}"),
-        }
-    }
-}
-
-/// Why a command was not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProposeError {
-    /// More proposals are under way than this node holds. Nothing happened; try again later.
-    #[error("too many policy changes are under way")]
-    Overloaded,
-    /// The command is longer than [`COMMAND_BYTES_MAX`]. Nothing happened.
-    #[error("a command of {0} bytes is larger than the limit of {COMMAND_BYTES_MAX}")]
-    TooLarge(usize),
-    /// There is no leader that this node can reach. Nothing happened; try again later.
-    #[error("the cluster has no leader at the moment")]
-    NoLeader,
-    /// It took too long. Whether it takes effect is unknown.
-    #[error("the cluster did not answer in time; whether the change takes effect is unknown")]
-    Timeout,
-    /// It went into the log of a leader that lost its place. Whether it takes effect is unknown.
-    #[error("the leader changed in the middle; whether the change takes effect is unknown")]
-    LeaderChanged,
-    /// The disk does not take it. It takes effect only if the disk had it already when it failed.
-    #[error("the change cannot be stored: {0}")]
-    Storage(log::Error),
-    /// The node has failed or is shutting down.
-    #[error("{0}")]
-    Stopped(Arc<str>),
-}
-
-impl ProposeError {
-    /// Whether it is certain that the command took no effect and never will.
-    #[must_use]
-    pub fn is_without_effect(&self) -> bool {
-        matches!(self, Self::Overloaded | Self::TooLarge(_) | Self::NoLeader)
-    }
-}
-
-/// Why a consistent read cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    #[error("the cluster has no leader at the moment")]
-    NoLeader,
-    #[error("the cluster did not answer in time")]
-    Timeout,
-    #[error("{0}")]
-    Stopped(Arc<str>),
-}
-
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -290,7 +188,16 @@ impl<S: StateMachine> Cluster<S> {
     ///
     /// [`StartError`]: damage is named, and never repaired by forgetting.
     pub async fn start(parts: Parts<S>) -> Result<Self, StartError> {
-        let Parts { id, peer, store, machine, transport, settings } = parts;
+        let founders = Some(BTreeMap::from([(parts.id, parts.peer.clone())]));
+        Self::start_with(parts, founders).await
+    }
+
+    /// As [`Cluster::start`]. An empty store founds a cluster of `founders`, the same on each of them; without any it waits to be taken into one.
+    pub(crate) async fn start_with(
+        parts: Parts<S>,
+        founders: Option<BTreeMap<u64, Peer>>,
+    ) -> Result<Self, StartError> {
+        let Parts { id, store, machine, transport, settings, .. } = parts;
         let log = (store.open_log)()?;
         let found = store.snapshots.latest(log.bounds().first)?;
         if let Some(found) = &found
@@ -305,7 +212,7 @@ impl<S: StateMachine> Cluster<S> {
         let current = current.map_err(|source| StartError::SnapshotMeta { file, source })?;
         let shared = Shared::new(machine, store.snapshots, current);
         let raft = build(id, &settings, &shared, log.clone(), transport.clone()).await?;
-        let ready = make_ready(id, peer, &raft).await;
+        let ready = make_ready(id, founders, &raft).await;
         if let Err(error) = ready {
             shutdown(&raft).await;
             return Err(error);
@@ -539,10 +446,10 @@ async fn build<S: StateMachine>(
     })
 }
 
-/// Founds a cluster of one if there is none, and makes a node that is the only voter its leader.
+/// Founds the cluster if there is none, and makes a node that is the only voter its leader.
 async fn make_ready<S: StateMachine>(
     id: u64,
-    peer: Peer,
+    founders: Option<BTreeMap<u64, Peer>>,
     raft: &Raft<Types, Machine<S>>,
 ) -> Result<(), StartError> {
     let not_ready = |reason: &dyn std::fmt::Display| StartError::NotReady(reason.to_string());
@@ -558,10 +465,15 @@ async fn make_ready<S: StateMachine>(
         // Nobody else can be leader, so there is nothing to wait for.
         raft.trigger().elect(false).await.map_err(|e| not_ready(&e))?;
     } else {
-        let founded = raft.initialize(BTreeMap::from([(id, peer)])).await;
+        let Some(founders) = founders else { return Ok(()) };
+        let is_alone = founders.keys().eq([&id]);
+        let founded = raft.initialize(founders).await;
         match founded {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(error) => return Err(not_ready(&error)),
+        }
+        if !is_alone {
+            return Ok(());
         }
     }
     let wait = raft.wait(Some(READY_MAX));

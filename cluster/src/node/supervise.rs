@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Failure, Node, ProposeError, Running, build, make_ready, shutdown};
-use crate::raft::types::{Peer, Types};
+use crate::raft::types::Types;
 use crate::state_machine::StateMachine;
 
 /// How long the tasks of the old openraft may hold on to the log.
@@ -153,7 +153,7 @@ async fn reopen<S: StateMachine>(node: &Arc<Node<S>>) -> Result<(), super::Start
     let log = opened.map_err(|e| super::StartError::Recover(e.to_string()))??;
     let raft =
         build(node.id, &node.settings, &node.shared, log.clone(), node.transport.clone()).await?;
-    if let Err(error) = make_ready(node.id, Peer::default(), &raft).await {
+    if let Err(error) = make_ready(node.id, None, &raft).await {
         shutdown(&raft).await;
         drop(raft);
         release(log).await;

@@ -12,6 +12,8 @@ use althing_storage::raft_log::Quota;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+mod group;
+
 use super::{
     COMMAND_BYTES_MAX, Cluster, Failure, Parts, ProposeError, Settings, StartError, Store,
 };

@@ -64,6 +64,10 @@ impl<S: StateMachine> Shared<S> {
         })
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The index up to which readers see the state.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
