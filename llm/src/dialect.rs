@@ -9,12 +9,14 @@ use crate::embed;
 mod anthropic;
 pub mod gemini;
 pub mod openai;
+mod openai_responses;
 
 pub use anthropic::Anthropic;
 pub use gemini::Gemini;
+pub use openai_responses::OpenAiResponses;
 
 /// Every dialect, by name.
-pub static ALL: &[&dyn Dialect] = &[&openai::OPENAI, &Anthropic, &Gemini];
+pub static ALL: &[&dyn Dialect] = &[&openai::OPENAI, &OpenAiResponses, &Anthropic, &Gemini];
 
 /// The dialect of that name.
 #[must_use]

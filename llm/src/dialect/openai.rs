@@ -23,6 +23,10 @@ pub use quirks::{
     CacheControl, Extra, MaxTokens, Quirks, ReasoningBack, ReasoningField, StreamUsage,
 };
 
+pub(crate) use reply::flat_citations;
+pub(crate) use request::json_schema;
+pub(crate) use upstream::{effort, insert, schema_words};
+
 /// The dialect's name, in seals and opaque blocks too.
 pub(crate) const NAME: &str = "openai";
 

@@ -19,8 +19,9 @@ pub struct Quirks {
     pub cache_control: CacheControl,
     /// What becomes of `top_k`, which OpenAI does not know but most servers of open models do.
     pub top_k: Extra,
-    /// Whether the `developer` role is known; where not, `system` is written.
-    pub developer: Extra,
+    /// Whether OpenAI's own later additions are known: the `developer` role, and fields such as `verbosity`,
+    /// `prompt_cache_key` and `service_tier`.
+    pub additions: Extra,
 }
 
 /// The field for the most output tokens.
@@ -90,7 +91,7 @@ impl Quirks {
         reasoning_back: ReasoningBack::Never,
         cache_control: CacheControl::Implicit,
         top_k: Extra::Unknown,
-        developer: Extra::Known,
+        additions: Extra::Known,
     };
 
     /// What nearly everybody else has in common.
@@ -101,7 +102,7 @@ impl Quirks {
         reasoning_back: ReasoningBack::Never,
         cache_control: CacheControl::Implicit,
         top_k: Extra::Unknown,
-        developer: Extra::Unknown,
+        additions: Extra::Unknown,
     };
 
     /// The field for the most output tokens.
@@ -142,6 +143,6 @@ impl Quirks {
     /// be read and written anew. Errs towards yes.
     #[must_use]
     pub fn must_translate(&self, body: &[u8]) -> bool {
-        self.developer == Extra::Unknown && memmem::find(body, b"\"developer\"").is_some()
+        self.additions == Extra::Unknown && memmem::find(body, b"\"developer\"").is_some()
     }
 }

@@ -237,6 +237,18 @@ pub(super) fn url_citations(citations: &Value) -> Vec<Value> {
     citations.as_array().map_or(one, Vec::as_slice).iter().filter_map(url_citation).collect()
 }
 
+/// Citations as the Responses API writes them: without the object around an address.
+pub(crate) fn flat_citations(citations: &Value) -> Vec<Value> {
+    let flat = |mut it: Value| match it.get_mut("url_citation").map(Value::take) {
+        Some(Value::Object(mut inner)) => {
+            inner.insert("type".to_owned(), json!("url_citation"));
+            Value::Object(inner)
+        }
+        _ => it,
+    };
+    url_citations(citations).into_iter().map(flat).collect()
+}
+
 fn url_citation(citation: &Value) -> Option<Value> {
     if citation.get("type").is_some_and(|it| it == "url_citation")
         && citation.get("url_citation").is_some()

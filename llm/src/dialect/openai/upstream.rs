@@ -328,7 +328,10 @@ impl Writer<'_> {
         for (key, value) in &request.extra {
             let known = match request.dialect {
                 NAME => true,
-                "openai_responses" => SHARED_WITH_RESPONSES.contains(&key.as_str()),
+                "openai_responses" => {
+                    self.quirks.additions == Extra::Known
+                        && SHARED_WITH_RESPONSES.contains(&key.as_str())
+                }
                 _ => false,
             };
             if known {
