@@ -4,6 +4,7 @@
 //! Everything is written so that a power cut at any moment loses nothing that was acknowledged, and read so that damage is
 //! noticed and named instead of believed.
 
+mod boot;
 pub mod codec;
 pub mod dir;
 pub mod log;

@@ -84,6 +84,8 @@ pub struct Stats {
     pub repeated: u64,
     /// Batches that the database refused; they are tried again.
     pub failed_batches: u64,
+    /// Panics of the thread, which it survived: each is a bug.
+    pub panics: u64,
     /// Damaged day files that were moved aside.
     pub corrupt_files: u64,
     /// Bytes of all days on disk, as of the last look (once a minute).
@@ -165,6 +167,7 @@ impl RequestLog {
             moved: counters.moved.load(Ordering::Relaxed),
             repeated: counters.repeated.load(Ordering::Relaxed),
             failed_batches: counters.failed_batches.load(Ordering::Relaxed),
+            panics: counters.panics.load(Ordering::Relaxed),
             corrupt_files: counters.corrupt_files.load(Ordering::Relaxed),
             disk_bytes: counters.disk_bytes.load(Ordering::Relaxed),
         }

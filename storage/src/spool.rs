@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
+use crate::boot;
 use crate::record::Record;
 
 pub(crate) mod drain;
@@ -31,6 +32,8 @@ use shard::{Common, Shard};
 
 /// A file that is longer is ended and the next one begun.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// Holds the id of the boot in which the marks were made.
+const BOOT: &str = "boot";
 /// The folder for damaged files.
 const QUARANTINE: &str = "quarantine";
 /// What [`Spool::reserve`] sets aside: more than a record without bodies has.
@@ -64,7 +67,7 @@ pub struct Options {
 pub enum AppendError {
     /// As much waits as may.
     #[error(
-        "the record spool is full: {bound_bytes} bytes wait to be indexed; raise `records.max_disk`, or see the log for why the index does not keep up"
+        "the record spool is full: {bound_bytes} bytes wait to be indexed; the node's log says why the index does not keep up"
     )]
     Full {
         /// The bound.
@@ -157,7 +160,17 @@ impl Spool {
     ///
     /// The folder cannot be made or read.
     pub(crate) fn open(options: &Options, life: u64, fs: Box<dyn Fs>) -> io::Result<(Self, Drain)> {
+        Self::open_in_boot(options, life, fs, &boot::id())
+    }
+
+    fn open_in_boot(
+        options: &Options,
+        life: u64,
+        fs: Box<dyn Fs>,
+        boot_id: &str,
+    ) -> io::Result<(Self, Drain)> {
         fs::create_dir_all(&options.dir)?;
+        distrust_marks_of_another_boot(&options.dir, boot_id)?;
         let left = left_overs(&options.dir)?;
         let backlog = left.iter().map(|it| it.backlog()).sum();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -363,6 +376,22 @@ impl Spool {
         }
         wake.is_stopping
     }
+}
+
+/// A mark says that records are in the database, which is not synced at once. After a power loss they may not be,
+/// so everything that is still there is moved again, and what is found to be there already is left.
+fn distrust_marks_of_another_boot(dir: &Path, boot_id: &str) -> io::Result<()> {
+    let path = dir.join(BOOT);
+    if !boot_id.is_empty() && fs::read_to_string(&path).is_ok_and(|it| it == boot_id) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|it| it == "mark") {
+            fs::remove_file(file)?;
+        }
+    }
+    fs::write(path, boot_id)
 }
 
 /// The files of an earlier life, oldest first. Those that cannot be spool files go into quarantine.

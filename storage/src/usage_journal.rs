@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::boot;
+
 mod slot;
 
 pub use slot::BUDGET_BYTES_MAX;
@@ -32,7 +34,6 @@ use slot::{Head, SLOT_BYTES};
 
 /// At most so often is the file lowered and synced.
 const ROUND: Duration = Duration::from_millis(100);
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What is charged to a lease now: spent and set aside.
 ///
@@ -193,9 +194,7 @@ impl UsageJournal {
     /// The folder cannot be made, read or written. A damaged file is no error: of what it says only that is believed
     /// whose checksum is right, and the rest stays written off.
     pub fn open(dir: &Path) -> io::Result<(Self, Vec<Past>)> {
-        let boot_id =
-            fs::read_to_string(BOOT_ID).map(|it| it.trim().to_owned()).unwrap_or_default();
-        Self::open_in_boot(dir, &boot_id)
+        Self::open_in_boot(dir, &boot::id())
     }
 
     fn open_in_boot(dir: &Path, boot_id: &str) -> io::Result<(Self, Vec<Past>)> {

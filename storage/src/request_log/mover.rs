@@ -1,5 +1,6 @@
 //! The one thread that moves records out of the spool into the database, and lets old files go.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +18,7 @@ const LINGER: Duration = Duration::from_millis(200);
 const SWEEP_MS: u64 = 60_000;
 const IDLE: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PANIC_PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Attempts while stopping; then what is left waits in the spool for the next start.
 const STOPPING_TRIES_MAX: u32 = 3;
@@ -27,6 +29,7 @@ pub(super) struct Counters {
     pub(super) moved: AtomicU64,
     pub(super) repeated: AtomicU64,
     pub(super) failed_batches: AtomicU64,
+    pub(super) panics: AtomicU64,
     pub(super) corrupt_files: AtomicU64,
     pub(super) disk_bytes: AtomicU64,
 }
@@ -41,8 +44,20 @@ pub(super) struct Mover {
 }
 
 impl Mover {
-    /// Until the spool says stop; then moves what is left and ends.
+    /// Until the spool says stop; then moves what is left and ends. A panic, which would be a bug, is logged and the
+    /// work taken up again: what was not committed is still in the spool.
     pub(super) fn run(mut self) {
+        while std::panic::catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            self.counters.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("the thread that moves records panicked; it begins anew");
+            self.writer = self.writer.anew();
+            if self.spool.pause(PANIC_PAUSE) {
+                return;
+            }
+        }
+    }
+
+    fn work(&mut self) {
         let mut next_sweep_ms = 0;
         let mut failures = 0u32;
         let mut is_stopping = false;
@@ -85,6 +100,7 @@ impl Mover {
         loop {
             let batch = self.drain.next(BATCH_RECORDS);
             if batch.is_empty() {
+                self.drain.let_go(|| self.writer.sync());
                 return !batch.is_partial;
             }
             let result = self.writer.insert(&batch.records, (self.clock)());
@@ -95,6 +111,7 @@ impl Mover {
                     self.counters.moved.fetch_add(new, Ordering::Relaxed);
                     self.counters.repeated.fetch_add(all.saturating_sub(new), Ordering::Relaxed);
                     self.drain.commit(&batch);
+                    self.drain.let_go(|| self.writer.sync());
                 }
                 Err(error) => {
                     self.counters.failed_batches.fetch_add(1, Ordering::Relaxed);

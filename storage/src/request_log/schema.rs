@@ -74,7 +74,7 @@ pub(super) fn open(path: &Path, content: Content) -> rusqlite::Result<Connection
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.pragma_update(None, "cache_size", -4096)?;
     connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == 0 {

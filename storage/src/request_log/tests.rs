@@ -230,6 +230,35 @@ fn records_and_sums_are_there_after_a_restart() {
 }
 
 #[test]
+fn what_comes_after_the_end_waits_for_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.spool().append(&record(1, DAY_MS)).unwrap();
+    log.shutdown();
+    let left = fs::read_dir(dir.path().join("spool")).unwrap();
+    let names: Vec<_> = left.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names, ["boot"], "a clean end leaves no spool file");
+    log.spool().append(&record(2, DAY_MS)).unwrap();
+    drop(log);
+    assert_eq!(all(&open(dir.path()), &Filter::default()), vec![2, 1]);
+}
+
+#[test]
+fn a_panic_of_the_thread_does_not_end_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = AtomicU64::new(0);
+    // The second look at the clock panics; the first is that of the one who opens.
+    let clock: Clock = Arc::new(move || {
+        assert_ne!(calls.fetch_add(1, Ordering::Relaxed), 1, "this panic belongs to a test");
+        DAY_MS
+    });
+    let log = RequestLog::open(&Options::new(dir.path()), clock).unwrap();
+    log.spool().append(&record(1, DAY_MS)).unwrap();
+    assert_eq!(all(&log, &Filter::default()), vec![1]);
+    assert_eq!(log.stats().panics, 1);
+}
+
+#[test]
 fn models_and_tools_are_summed_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());

@@ -81,6 +81,28 @@ impl Writer {
         Ok(new)
     }
 
+    /// The same with no file open.
+    pub(super) fn anew(&self) -> Self {
+        Self { corrupt_files: self.corrupt_files, ..Self::new(&self.dir) }
+    }
+
+    /// Makes what was inserted safe from a power loss. Says whether that succeeded.
+    pub(super) fn sync(&mut self) -> bool {
+        let connections =
+            self.open.iter().map(|it| &it.connection).chain(self.bodies.iter().map(|(_, it)| it));
+        let mut is_safe = true;
+        for connection in connections {
+            // Syncs the log before it copies from it, whoever else reads.
+            if let Err(error) =
+                connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            {
+                tracing::warn!(%error, "the request log cannot be synced; spool files stay until it can");
+                is_safe = false;
+            }
+        }
+        is_safe
+    }
+
     /// Closes the files of `day`, so that they can be deleted.
     pub(super) fn close(&mut self, day: Day) {
         self.open.retain(|it| it.day != day);

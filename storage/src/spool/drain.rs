@@ -50,8 +50,8 @@ impl Drain {
 
     /// The next records, at most `count`. The same ones again until [`Drain::commit`].
     pub(crate) fn next(&mut self, count: usize) -> Batch {
-        self.discover();
-        let mut batch = Batch::default();
+        let is_partial = !self.discover();
+        let mut batch = Batch { is_partial, ..Batch::default() };
         let files = self.sources.len();
         let mut bytes = 0;
         for step in 0..files {
@@ -77,7 +77,7 @@ impl Drain {
         batch
     }
 
-    /// Says that what `batch` holds is safe elsewhere. Files that are through with are deleted.
+    /// Says that what `batch` holds is in the database.
     pub(crate) fn commit(&mut self, batch: &Batch) {
         for (segment, end) in &batch.parts {
             let Some(source) = self.sources.iter_mut().find(|it| Arc::ptr_eq(&it.segment, segment))
@@ -90,14 +90,38 @@ impl Drain {
             }
             self.shared.common.backlog.fetch_sub(freed, Ordering::AcqRel);
         }
-        self.let_go();
         self.shared.room.notify_waiters();
         // Through the lock, so that a flush between its look and its sleep does not miss it.
         drop(self.shared.progress.0.lock());
         self.shared.progress.1.notify_all();
     }
 
-    fn discover(&mut self) {
+    /// Deletes the files that are through with. Before, and only if there are any, `sync` makes the database safe
+    /// from a power loss; if it cannot, the files stay.
+    pub(crate) fn let_go(&mut self, sync: impl FnOnce() -> bool) {
+        if !self.sources.iter().any(Source::is_done) || !sync() {
+            return;
+        }
+        self.sources.retain(|source| {
+            if !source.is_done() {
+                return true;
+            }
+            let path = &source.segment.path;
+            if source.is_damaged {
+                quarantine(path);
+            } else if let Err(error) = fs::remove_file(path) {
+                tracing::warn!(%error, path = %path.display(), "a spool file that is through with cannot be deleted");
+            }
+            // Best effort: a mark without its file is removed at the next start.
+            let _ = fs::remove_file(mark_path(path));
+            self.shared.common.segments.lock().retain(|it| !Arc::ptr_eq(it, &source.segment));
+            false
+        });
+    }
+
+    /// Finds new files. Says whether all could be opened.
+    fn discover(&mut self) -> bool {
+        let mut is_whole = true;
         let known = self.shared.common.segments.lock().clone();
         for segment in known {
             if self.sources.iter().any(|it| Arc::ptr_eq(&it.segment, &segment)) {
@@ -115,27 +139,11 @@ impl Drain {
                 }
                 Err(error) => {
                     tracing::error!(%error, path = %segment.path.display(), "a spool file cannot be opened; it is tried again");
+                    is_whole = false;
                 }
             }
         }
-    }
-
-    fn let_go(&mut self) {
-        self.sources.retain(|source| {
-            if !source.is_done() {
-                return true;
-            }
-            let path = &source.segment.path;
-            if source.is_damaged {
-                quarantine(path);
-            } else if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(%error, path = %path.display(), "a spool file that is through with cannot be deleted");
-            }
-            // Best effort: a mark without its file is removed at the next start.
-            let _ = fs::remove_file(mark_path(path));
-            self.shared.common.segments.lock().retain(|it| !Arc::ptr_eq(it, &source.segment));
-            false
-        });
+        is_whole
     }
 }
 

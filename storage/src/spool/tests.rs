@@ -30,6 +30,7 @@ fn drain_all(drain: &mut Drain) -> Vec<u128> {
         }
         ids.extend(batch.records.iter().map(|it| it.id));
         drain.commit(&batch);
+        drain.let_go(|| true);
     }
 }
 
@@ -85,6 +86,42 @@ fn without_a_mark_everything_comes_again() {
     fs::write(segment::mark_path(&spool_files(dir.path())[0]), b"nonsense").unwrap();
     let (_spool, mut drain) = open(dir.path(), u64::MAX);
     assert_eq!(drain_all(&mut drain), vec![1, 2, 3]);
+}
+
+#[test]
+fn after_a_power_loss_what_is_still_there_is_moved_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_boot = |boot| {
+        let options = Options { dir: dir.path().to_owned(), bound_bytes: u64::MAX, shards: 1 };
+        Spool::open_in_boot(&options, 1, Box::new(Disk), boot).unwrap()
+    };
+    {
+        let (spool, mut drain) = in_boot("one");
+        (1..=3).for_each(|id| spool.append(&record(id)).unwrap());
+        drain_all(&mut drain);
+    }
+    drop(in_boot("one"));
+    assert!(segment::mark_path(&spool_files(dir.path())[0]).exists());
+    let (_spool, mut drain) = in_boot("two");
+    assert_eq!(drain_all(&mut drain), vec![1, 2, 3]);
+}
+
+#[test]
+fn a_file_stays_until_the_database_is_safe() {
+    let dir = tempfile::tempdir().unwrap();
+    drop({
+        let opened = open(dir.path(), u64::MAX);
+        opened.0.append(&record(1)).unwrap();
+        opened
+    });
+    let (_spool, mut drain) = open(dir.path(), u64::MAX);
+    let batch = drain.next(9);
+    drain.commit(&batch);
+    drain.let_go(|| false);
+    assert_eq!(spool_files(dir.path()).len(), 1);
+    drain.let_go(|| true);
+    assert_eq!(spool_files(dir.path()).len(), 0);
+    drain.let_go(|| panic!("there is nothing to sync for"));
 }
 
 #[test]
