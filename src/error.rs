@@ -125,6 +125,8 @@ pub struct Error {
     pub status: Option<StatusCode>,
     /// The upstream's own word for it, where the upstream failed.
     pub upstream_type: Option<String>,
+    /// The upstream's own details, as JSON text. For MCP callers only, whose protocol has a place for them.
+    pub upstream_data: Option<Box<str>>,
 }
 
 impl Error {
@@ -137,6 +139,7 @@ impl Error {
             retry_after: None,
             status: None,
             upstream_type: None,
+            upstream_data: None,
         }
     }
 

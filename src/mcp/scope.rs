@@ -103,7 +103,11 @@ pub fn failure(error: &CallError) -> Error {
     };
     let mut failure = Error::new(code, error.to_string());
     match error {
-        CallError::Rpc { code, .. } => failure.upstream_type = Some(code.to_string()),
+        CallError::Rpc { code, message, data } => {
+            failure.message = message.clone().into();
+            failure.upstream_type = Some(code.to_string());
+            failure.upstream_data = data.as_ref().map(|it| it.get().into());
+        }
         CallError::Unavailable { .. } | CallError::Busy { .. } => {
             failure.retry_after = Some(std::time::Duration::from_secs(1));
         }

@@ -141,7 +141,7 @@ impl McpServer {
                 let guard = ask
                     .session
                     .map(|it| self.inner.running.call(it.id, request.id, &running.cancel));
-                let answer =
+                let (answer, _) =
                     tools::run(ask.scope.clone(), running.request, request.id, ask.revision).await;
                 drop(guard);
                 answer

@@ -204,10 +204,8 @@ fn missing(key: &str) -> RpcError {
 /// Errors about the request itself are HTTP errors too, so that proxies see them.
 fn status_of(error: &RpcError) -> StatusCode {
     match error.code {
-        rpc::HEADER_MISMATCH | rpc::UNSUPPORTED_VERSION | rpc::INVALID_REQUEST => {
-            StatusCode::BAD_REQUEST
-        }
         rpc::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+        _ if error.is_bad_request() => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     }
 }

@@ -19,6 +19,8 @@ pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
 pub(crate) const INVALID_PARAMS: i32 = -32602;
 /// A header says other than the body (2026-07-28).
 pub(crate) const HEADER_MISMATCH: i32 = -32020;
+/// The client did not declare a capability that the call needs (2026-07-28).
+pub(crate) const MISSING_CAPABILITY: i32 = -32021;
 /// A revision that is not spoken here (2026-07-28).
 pub(crate) const UNSUPPORTED_VERSION: i32 = -32022;
 
@@ -103,6 +105,14 @@ impl RpcError {
         Self::new(INVALID_PARAMS, message)
     }
 
+    /// Whether HTTP is to say too that the request was at fault (2026-07-28).
+    pub(crate) const fn is_bad_request(&self) -> bool {
+        matches!(
+            self.code,
+            HEADER_MISMATCH | UNSUPPORTED_VERSION | INVALID_REQUEST | MISSING_CAPABILITY
+        )
+    }
+
     /// An unknown tool, or one that the caller may not use: the two look alike.
     pub(crate) fn unknown_tool(name: &str) -> Self {
         Self {
@@ -129,7 +139,9 @@ impl From<Error> for RpcError {
     fn from(error: Error) -> Self {
         // A forbidden tool looks like an unknown one, whoever noticed.
         let code = if error.code == Code::ToolForbidden { Code::ToolUnknown } else { error.code };
-        let mut data = serde_json::Map::new();
+        // What the upstream says beside its message is its own, but for the fields that are ours.
+        let details = error.upstream_data.as_deref().and_then(|it| serde_json::from_str(it).ok());
+        let mut data: serde_json::Map<String, Value> = details.unwrap_or_default();
         data.insert("code".to_owned(), code.name().into());
         if let Some(param) = &error.param {
             data.insert("param".to_owned(), param.as_str().into());
@@ -142,9 +154,22 @@ impl From<Error> for RpcError {
         if let Some(upstream) = upstream {
             data.insert("upstreamCode".to_owned(), upstream.into());
         }
-        let rpc = if upstream == Some(INVALID_PARAMS) { INVALID_PARAMS } else { code.rpc() };
+        let rpc = upstream.filter(|it| is_for_the_caller(*it)).unwrap_or_else(|| code.rpc());
         Self { code: rpc, message: error.message, data: Some(Value::Object(data)) }
     }
+}
+
+/// Whether an upstream's code says something of the call, and not of the way between it and us.
+const fn is_for_the_caller(code: i32) -> bool {
+    !matches!(
+        code,
+        PARSE_ERROR
+            | INVALID_REQUEST
+            | METHOD_NOT_FOUND
+            | -32603
+            | HEADER_MISMATCH
+            | UNSUPPORTED_VERSION
+    )
 }
 
 /// Reads a body.

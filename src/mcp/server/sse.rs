@@ -67,7 +67,12 @@ impl McpServer {
         let first = tokio::select! {
             biased;
             Some(first) = next(&mut progress), if accepts.events => Some(first),
-            answer = &mut done => return whole(&over(answer, id), accepts),
+            answer = &mut done => {
+                let (answer, status) = over(answer, id);
+                let mut response = whole(&answer, accepts);
+                *response.status_mut() = status;
+                return response;
+            }
             () = &mut patience, if accepts.events => None,
         };
         let (events_in, events_out) = mpsc::channel(EVENTS_MAX);
@@ -175,7 +180,7 @@ impl Changes {
 /// A call's answer and progress, on their way into a stream.
 struct Pump {
     progress: Option<mpsc::Receiver<Box<serde_json::value::RawValue>>>,
-    done: oneshot::Receiver<Bytes>,
+    done: oneshot::Receiver<(Bytes, StatusCode)>,
     id: String,
     guard: Option<CallGuard>,
     on_drop: Option<DropGuard>,
@@ -190,7 +195,7 @@ impl Pump {
                 biased;
                 () = sender.closed() => return,
                 Some(params) = next(&mut self.progress) => event("message", &progress_message(&params)),
-                answer = &mut self.done => break over(answer, &self.id),
+                answer = &mut self.done => break over(answer, &self.id).0,
                 _ = beat.tick() => KEEP_ALIVE,
             };
             if !send(sender, piece).await {
@@ -229,10 +234,13 @@ fn progress_message(params: &serde_json::value::RawValue) -> Bytes {
 }
 
 /// The answer; where the call's task vanished, one that says so.
-fn over(answer: Result<Bytes, oneshot::error::RecvError>, id: &str) -> Bytes {
+fn over(
+    answer: Result<(Bytes, StatusCode), oneshot::error::RecvError>,
+    id: &str,
+) -> (Bytes, StatusCode) {
     answer.unwrap_or_else(|_| {
         let error = crate::error::Error::of(crate::error::Code::Internal);
-        rpc::failure(id, &rpc::RpcError::from(error))
+        (rpc::failure(id, &rpc::RpcError::from(error)), StatusCode::OK)
     })
 }
 

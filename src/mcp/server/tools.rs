@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
+use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -201,11 +202,21 @@ impl McpServer {
     }
 }
 
-/// A call's answer, as a whole message.
-pub(super) async fn run(scope: Scope, request: ToolRequest, id: &str, revision: Revision) -> Bytes {
+/// A call's answer, as a whole message, and the status it has where HTTP has not begun to answer.
+pub(super) async fn run(
+    scope: Scope,
+    request: ToolRequest,
+    id: &str,
+    revision: Revision,
+) -> (Bytes, StatusCode) {
     match scope.caller().run(request).await {
-        Ok(result) => rpc::success(id, &adapted(&result, revision)),
-        Err(error) => rpc::failure(id, &RpcError::from(error)),
+        Ok(result) => (rpc::success(id, &adapted(&result, revision)), StatusCode::OK),
+        Err(error) => {
+            let error = RpcError::from(error);
+            let is_bad = revision.is_modern() && error.is_bad_request();
+            let status = if is_bad { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+            (rpc::failure(id, &error), status)
+        }
     }
 }
 

@@ -96,7 +96,17 @@ fn failures_carry_the_stable_code() {
     assert_eq!(forbidden, unknown);
     let mut upstream = Error::of(Code::UpstreamFailed);
     upstream.upstream_type = Some("-32602".to_owned());
-    assert_eq!(RpcError::from(upstream).code, -32602);
+    assert_eq!(RpcError::from(upstream.clone()).code, -32602);
+    upstream.upstream_type = Some("-32021".to_owned());
+    upstream.upstream_data =
+        Some(r#"{"requiredCapabilities":{"sampling":{}},"code":"theirs"}"#.into());
+    let rpc = RpcError::from(upstream.clone());
+    assert_eq!(rpc.code, -32021);
+    let ours = json!({ "requiredCapabilities": { "sampling": {} }, "code": "upstream_failed", "upstreamCode": -32021 });
+    assert_eq!(rpc.data, Some(ours));
+    // What is wrong between the gateway and the upstream is not the caller's.
+    upstream.upstream_type = Some("-32601".to_owned());
+    assert_eq!(RpcError::from(upstream).code, -32010);
 }
 
 proptest! {
