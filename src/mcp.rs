@@ -11,7 +11,7 @@ pub mod demo_server;
 pub mod execute;
 pub mod federation;
 pub mod inject;
-mod json;
+pub(crate) mod json;
 pub mod names;
 pub mod result;
 pub mod scope;

@@ -1,0 +1,131 @@
+use http::Method;
+use serde_json::json;
+
+use super::{CANARY, Node, start};
+
+fn file() -> String {
+    format!(
+        "
+node: {{ name: a }}
+providers:
+  - {{ name: openai, keys: [{{ name: main, value: {CANARY} }}] }}
+customers: [{{ name: acme, budget: {{ limit_usd: \"500\", period: month }} }}]
+teams: [{{ name: web, customer: acme }}]
+virtual_keys:
+  - {{ name: app, team: web, value: sk-bf-{CANARY}, providers: [{{ name: openai, models: [\"*\"] }}] }}
+  - {{ name: made, team: web }}
+"
+    )
+}
+
+impl Node {
+    async fn apply(&self, path: &str, text: &str) -> super::Answer {
+        self.ask(Method::POST, path, text, None).await
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_applied_once_and_the_second_time_changes_nothing() {
+    let node = Node::new().await;
+    let first = node.apply("/api/apply", &file()).await.expect(200);
+    assert_eq!(first.body["added"].as_array().map(Vec::len), Some(5));
+    let key = first.body["keys"]["made"].as_str().expect("a key that was made").to_owned();
+    assert_eq!(node.key_by(&key).as_deref(), Some("made"));
+    assert_eq!(node.key_by(&format!("sk-bf-{CANARY}")).as_deref(), Some("app"));
+
+    let second = node.apply("/api/apply", &file()).await.expect(200);
+    assert_eq!(
+        (&second.body["added"], &second.body["changed"]),
+        (&json!([]), &json!([])),
+        "{}",
+        second.text
+    );
+    assert_eq!(second.body["index"], first.body["index"]);
+    assert_eq!(node.key_by(&key).as_deref(), Some("made"), "a key that was made stays");
+    assert!(!second.text.contains(CANARY) && !first.text.contains(CANARY));
+}
+
+#[tokio::test]
+async fn a_difference_is_shown_field_by_field_and_what_the_file_does_not_name_stays_unless_pruned()
+{
+    let node = Node::new().await;
+    node.apply("/api/apply", &file()).await.expect(200);
+    node.post("/api/teams", json!({ "name": "ops" })).await.expect(201);
+    let changed = file()
+        .replace("\"500\"", "\"900\"")
+        .replace(&format!("value: {CANARY}"), "value: another-secret-value");
+    let diff = node.apply("/api/diff", &changed).await.expect(200);
+    let text = diff.text.clone();
+    assert!(text.contains("budget") && text.contains("\"900\""), "{text}");
+    assert!(!text.contains("another-secret-value") && !text.contains(CANARY), "{text}");
+    assert_eq!(diff.body["removed"], json!([{ "kind": "teams", "name": "ops" }]));
+
+    let rehearsed = node.apply("/api/apply?dry_run=1", &changed).await.expect(200);
+    assert_eq!(rehearsed.body["dry_run"], true);
+    let applied = node.apply("/api/apply", &changed).await.expect(200);
+    assert_eq!(applied.body["kept"], json!([{ "kind": "teams", "name": "ops" }]));
+    node.get("/api/teams/ops").await.expect(200);
+    node.apply("/api/apply?prune=1", &changed).await.expect(200);
+    node.get("/api/teams/ops").await.expect(404);
+}
+
+#[tokio::test]
+async fn a_file_that_is_wrong_in_several_places_is_refused_whole() {
+    let node = Node::new().await;
+    let bad = "
+customers: [{ name: acme, budgte: 1 }]
+teams: [{ name: web, custmer: nobody }]
+providers: [{ name: openai, keys: [{ name: main, value: 'env:HOME' }] }]
+";
+    let answer = node.apply("/api/apply", bad).await.expect(400);
+    assert!(
+        2 <= answer.body["error"]["problems"].as_array().map_or(0, Vec::len),
+        "{}",
+        answer.text
+    );
+    assert!(answer.text.contains("budget"), "{}", answer.text);
+    node.get("/api/customers/acme").await.expect(404);
+
+    let not_allowed = "providers: [{ name: openai, keys: [{ name: main, value: 'env:HOME' }] }]";
+    let answer = node.apply("/api/apply", not_allowed).await.expect(400);
+    assert_eq!(answer.body["error"]["param"], "providers[openai].keys.main.value");
+}
+
+#[tokio::test]
+async fn an_export_applied_to_the_same_law_changes_nothing() {
+    let node = Node::new().await;
+    node.apply("/api/apply", &file()).await.expect(200);
+    for format in ["json", "yaml"] {
+        let export = node.get(&format!("/api/export?format={format}")).await.expect(200);
+        assert!(!export.text.contains(CANARY));
+        let again = node.apply("/api/apply", &export.text).await.expect(200);
+        let none = json!([]);
+        assert_eq!(
+            (&again.body["added"], &again.body["changed"], &again.body["kept"]),
+            (&none, &none, &none),
+            "{format}"
+        );
+    }
+    node.get("/api/export?format=xml").await.expect(400);
+}
+
+#[tokio::test]
+async fn the_nodes_own_file_is_proposed_at_start() {
+    let node = Node::new().await;
+    let objects = althing_config::policy_from_text(&file(), &["openai"]).expect("a file");
+    assert_eq!(start::differs(&node.admin, &super::Law::state(node.law.as_ref()), &objects), 5);
+    let applied = start::apply_file(&node.admin, objects.clone(), "file:althing.yaml")
+        .await
+        .expect("applied");
+    assert_eq!(applied.keys.len(), 1);
+    assert_eq!(start::differs(&node.admin, &super::Law::state(node.law.as_ref()), &objects), 0);
+}
+
+#[tokio::test]
+async fn an_admin_key_is_made_once_and_a_reset_ends_the_old_one() {
+    let node = Node::new().await;
+    let law = node.law.as_ref();
+    assert!(matches!(start::ensure_admin_key(law, None).await, Ok(start::AdminKey::Known)));
+    start::reset_admin_key(law).await.expect("another key");
+    node.get("/api/status").await.expect(401);
+}
