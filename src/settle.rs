@@ -1,1 +1,216 @@
 //! What a call cost, and the record of it.
+//!
+//! A [`Call`] is opened when a caller is known and closed exactly once: by [`Call::close`], or by its drop, which
+//! counts as the caller having left. Closing settles the money, writes the record and counts the metrics, in that order.
+
+mod recorder;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use althing_domain::money::NanoUsd;
+use althing_domain::policy::ModelPrice;
+use althing_llm::usage::Usage;
+use althing_storage::record::{Bodies, Record, Status, Tokens};
+use althing_storage::spool::Room;
+use tokio::time::Instant;
+
+use crate::admit::Running;
+use crate::error::{Code, Error};
+use crate::telemetry::metric::{Ending, Metrics, Series};
+
+pub use recorder::{Recorder, WhenFull};
+
+/// A call on its way, with all that closing it needs.
+pub struct Call {
+    /// The record as far as it is known.
+    pub record: Record,
+    /// What the call holds of money and rates, once it was started.
+    pub running: Option<Running>,
+    /// What a token costs at the target.
+    pub price: ModelPrice,
+    /// What a call costs beside its tokens.
+    pub fee: NanoUsd,
+    /// The counters of the target.
+    pub series: Option<Arc<Series>>,
+    usage: Usage,
+    started: Instant,
+    room: Option<Room>,
+    recorder: Arc<Recorder>,
+    metrics: Arc<Metrics>,
+    closed: bool,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Answered, with this status.
+    Ok(u16),
+    /// Refused by policy before an upstream was called.
+    Refused(u16, Code),
+    /// Failed, here or upstream.
+    Failed(u16, Code),
+    /// The caller left.
+    Cancelled,
+}
+
+impl Ended {
+    /// How a call ended that is answered with `error`.
+    #[must_use]
+    pub fn by(error: &Error) -> Self {
+        let status = error.http_status().as_u16();
+        match error.code {
+            Code::BudgetExhausted
+            | Code::PriceUnknown
+            | Code::ModelForbidden
+            | Code::ToolForbidden
+            | Code::RateLimited
+            | Code::ModelUnknown
+            | Code::ToolUnknown
+            | Code::Forbidden => Self::Refused(status, error.code),
+            Code::Cancelled => Self::Cancelled,
+            code => Self::Failed(status, code),
+        }
+    }
+}
+
+impl Call {
+    /// Opens a call that began at `started`. `room` is where its record will go.
+    #[must_use]
+    pub fn open(record: Record, started: Instant, room: Room, recorder: &Arc<Recorder>, metrics: &Arc<Metrics>) -> Self {
+        metrics.in_flight.inc();
+        Self {
+            record,
+            running: None,
+            price: ModelPrice::default(),
+            fee: NanoUsd::ZERO,
+            series: None,
+            usage: Usage::default(),
+            started,
+            room: Some(room),
+            recorder: Arc::clone(recorder),
+            metrics: Arc::clone(metrics),
+            closed: false,
+        }
+    }
+
+    /// When the request began.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Notes what was used so far: what it settles at if it ends now. `estimated`: by our count, not the vendor's.
+    pub fn meter(&mut self, usage: Usage, estimated: bool) {
+        self.usage = usage;
+        self.record.tokens.estimated = estimated;
+        let so_far = self.cost();
+        if let Some(running) = &mut self.running {
+            running.meter(so_far);
+        }
+    }
+
+    /// What it has used so far.
+    #[must_use]
+    pub const fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// What it has cost so far.
+    #[must_use]
+    pub fn cost(&self) -> NanoUsd {
+        althing_llm::price::cost(&self.usage, &self.price).saturating_add(self.fee)
+    }
+
+    /// Keeps bodies with the record.
+    pub fn keep_bodies(&mut self, bodies: Bodies) {
+        self.record.bodies = Some(Box::new(bodies));
+    }
+
+    /// Closes it. Money first: a record that cannot be written must not keep money reserved.
+    pub fn close(mut self, ended: &Ended) {
+        self.finish(ended);
+    }
+
+    fn finish(&mut self, ended: &Ended) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        let cost = self.settle(ended);
+        let latency = self.started.elapsed();
+        let usage = self.usage;
+        let record = &mut self.record;
+        record.cost_nano_usd = cost.0;
+        record.latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        record.tokens = Tokens {
+            input: usage.input,
+            cached_input: usage.cached_input,
+            cache_write: usage.cache_write,
+            output: usage.output,
+            reasoning: usage.reasoning,
+            estimated: record.tokens.estimated,
+        };
+        let ending = describe(record, ended);
+        if let Some(room) = self.room.take() {
+            self.recorder.append(room, record);
+        }
+        if let Some(series) = &self.series {
+            series.count(ending);
+            series.add_usage(usage.input, usage.cached_input, usage.output, cost.0);
+        }
+        if let Ended::Refused(_, code) = ended {
+            self.metrics.refused.with_label_values(&[code.name()]).inc();
+        }
+        self.metrics.in_flight.dec();
+        self.metrics.duration.observe(latency.as_secs_f64());
+    }
+
+    fn settle(&mut self, ended: &Ended) -> NanoUsd {
+        let Some(running) = self.running.take() else { return NanoUsd::ZERO };
+        if *ended == Ended::Cancelled && self.usage == Usage::default() {
+            // Nothing came back and the vendor may bill: what was reserved counts as spent.
+            let upper = running.upper();
+            self.record.tokens.estimated = true;
+            drop(running);
+            return upper;
+        }
+        let cost = self.cost();
+        running.settle(cost, self.usage.input.saturating_add(self.usage.output));
+        cost
+    }
+}
+
+fn describe(record: &mut Record, ended: &Ended) -> Ending {
+    match *ended {
+        Ended::Ok(status) => {
+            record.status = Status::Ok;
+            record.http_status = status;
+            Ending::Ok
+        }
+        Ended::Refused(status, code) => {
+            record.status = Status::Refused;
+            record.http_status = status;
+            record.error = Some(Cow::Borrowed(code.name()));
+            Ending::Refused
+        }
+        Ended::Failed(status, code) => {
+            record.status = Status::Failed;
+            record.http_status = status;
+            record.error = Some(Cow::Borrowed(code.name()));
+            Ending::Failed
+        }
+        Ended::Cancelled => {
+            record.status = Status::Cancelled;
+            record.http_status = Code::Cancelled.status();
+            record.error = Some(Cow::Borrowed(Code::Cancelled.name()));
+            Ending::Cancelled
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.finish(&Ended::Cancelled);
+    }
+}

@@ -1,1 +1,3 @@
 //! Logs, metrics and traces.
+
+pub mod metric;

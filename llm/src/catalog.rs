@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::sync::OnceLock;
 
-use althing_domain::money::PerMillion;
+use althing_domain::money::{NanoUsd, PerMillion};
 use althing_domain::policy::ModelPrice;
 use serde::Deserialize;
 
@@ -44,35 +44,53 @@ struct Row<'a> {
 
 #[derive(Deserialize)]
 struct Usd {
-    input: Option<PerMillion>,
-    output: Option<PerMillion>,
-    output_reasoning: Option<PerMillion>,
-    cache_read: Option<PerMillion>,
-    cache_write: Option<PerMillion>,
-    input_above_200k: Option<PerMillion>,
-    output_above_200k: Option<PerMillion>,
-    input_above_272k: Option<PerMillion>,
-    output_above_272k: Option<PerMillion>,
+    input: Option<Listed>,
+    output: Option<Listed>,
+    output_reasoning: Option<Listed>,
+    cache_read: Option<Listed>,
+    cache_write: Option<Listed>,
+    input_above_200k: Option<Listed>,
+    output_above_200k: Option<Listed>,
+    input_above_272k: Option<Listed>,
+    output_above_272k: Option<Listed>,
+}
+
+/// A price as the list has it: sums of binary fractions ended up in a few, so digits after the ninth are rounded up.
+#[derive(Clone, Copy)]
+struct Listed(PerMillion);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let (kept, rest) = match text.find('.') {
+            Some(point) if point + 10 < text.len() => text.split_at(point + 10),
+            _ => (text.as_ref(), ""),
+        };
+        let nanos: NanoUsd = kept.parse().map_err(serde::de::Error::custom)?;
+        let up = u64::from(rest.bytes().any(|b| b != b'0'));
+        Ok(Self(PerMillion(nanos.0.saturating_add(up))))
+    }
 }
 
 impl Usd {
     fn price(&self) -> Option<Price> {
-        let input = self.input?;
+        let listed = |it: Option<Listed>| it.map(|it| it.0);
+        let input = listed(self.input)?;
         // Where reasoning is billed apart, the dearer of the two bounds a call.
-        let output = self.output.unwrap_or_default().max(self.output_reasoning.unwrap_or_default());
+        let output = listed(self.output).unwrap_or_default().max(listed(self.output_reasoning).unwrap_or_default());
         let long = [(200_000, self.input_above_200k, self.output_above_200k), (272_000, self.input_above_272k, self.output_above_272k)]
             .into_iter()
             .find_map(|(above, long_input, long_output)| {
                 (long_input.is_some() || long_output.is_some()).then(|| Long {
                     above,
-                    input: long_input.unwrap_or(input),
-                    output: long_output.unwrap_or(output),
+                    input: listed(long_input).unwrap_or(input),
+                    output: listed(long_output).unwrap_or(output),
                 })
             });
         let base = ModelPrice {
             input_usd_per_million: input,
-            cached_input_usd_per_million: self.cache_read,
-            cache_write_usd_per_million: self.cache_write,
+            cached_input_usd_per_million: listed(self.cache_read),
+            cache_write_usd_per_million: listed(self.cache_write),
             output_usd_per_million: output,
         };
         Some(Price { base, long })

@@ -1,0 +1,326 @@
+//! An upstream's stream on its way to the caller: passed byte for byte, or translated, and metered either way.
+//!
+//! The body is polled by the caller's connection, so a slow caller slows the upstream and nothing piles up here.
+//! When the caller leaves, the body is dropped: that cancels the upstream call and closes the record.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use althing_domain::money::NanoUsd;
+use althing_llm::chat::Event;
+use althing_llm::dialect::{Failure, StreamDecoder, StreamEncoder};
+use althing_llm::sse;
+use althing_llm::tap::{Progress, Tap};
+use althing_llm::tokens;
+use althing_llm::usage::Usage;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::api::body::BodyError;
+use crate::error::{Code, Error};
+use crate::settle::{Call, Ended};
+
+/// How much further a stream reserves when it has used what it held, in output tokens.
+const SLICE_TOKENS: u64 = 2_000;
+
+/// How bytes get from one side to the other.
+pub enum Way {
+    /// As they are.
+    Pass {
+        /// What watches them.
+        tap: Tap,
+    },
+    /// From one dialect to another.
+    Translate(Box<Translation>),
+}
+
+/// A translation in progress.
+pub struct Translation {
+    /// Splits the upstream's bytes into events.
+    pub parser: sse::Parser,
+    /// Reads the upstream's dialect.
+    pub decoder: Box<dyn StreamDecoder>,
+    /// What was read and is not written yet. Empty between polls.
+    pub events: Vec<Event>,
+    /// What the vendor said was used.
+    pub usage: Option<Usage>,
+    /// Bytes of text, reasoning and arguments so far.
+    pub text_bytes: u64,
+    /// The vendor's own end was seen.
+    pub is_whole: bool,
+    /// The vendor's error, if one came in the middle.
+    pub failure: Option<(String, String)>,
+}
+
+/// What a stream is made of.
+pub struct Parts {
+    /// The upstream's body.
+    pub upstream: Incoming,
+    /// How its bytes get to the caller.
+    pub way: Way,
+    /// Writes endings in the caller's dialect (and, for a translation, everything).
+    pub encoder: Box<dyn StreamEncoder>,
+    /// The call.
+    pub call: Call,
+    /// Input tokens as reserved, for the metered estimate.
+    pub input_estimate: u64,
+    /// How long the upstream may be silent.
+    pub idle: Duration,
+    /// The status the caller was answered with.
+    pub status: u16,
+    /// The request's id, for error events.
+    pub request_id: String,
+}
+
+/// See the module.
+pub struct PassBody {
+    parts: Option<Box<Parts>>,
+    silence: Pin<Box<Sleep>>,
+    heard: Instant,
+}
+
+enum Step {
+    /// Something for the caller.
+    Send(Bytes),
+    /// Nothing for the caller yet.
+    More,
+    /// The stream ended, with a last piece that may be empty.
+    End(Bytes),
+}
+
+impl PassBody {
+    /// A body over `parts`.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        let silence = Box::pin(tokio::time::sleep_until(now + parts.idle));
+        Self { parts: Some(Box::new(parts)), silence, heard: now }
+    }
+
+    /// Whether the upstream has been silent for too long. The timer is only moved when it fires, not at each chunk.
+    fn poll_silence(&mut self, idle: Duration, cx: &mut Context<'_>) -> bool {
+        while self.silence.as_mut().poll(cx).is_ready() {
+            let due = self.heard + idle;
+            if due <= Instant::now() {
+                return true;
+            }
+            self.silence.as_mut().reset(due);
+        }
+        false
+    }
+
+    fn end(&mut self, ended: &Ended) {
+        if let Some(parts) = self.parts.take() {
+            parts.call.close(ended);
+        }
+    }
+}
+
+use std::future::Future;
+
+impl HttpBody for PassBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
+            let polled = Pin::new(&mut parts.upstream).poll_frame(cx);
+            let (status, idle) = (parts.status, parts.idle);
+            let step = match polled {
+                Poll::Pending => {
+                    if !self.poll_silence(idle, cx) {
+                        return Poll::Pending;
+                    }
+                    let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
+                    let error = Error::new(Code::UpstreamTimeout, "the upstream fell silent in the middle of its stream");
+                    Err((parts.fail(&error), error))
+                }
+                ready => match ready!(ready) {
+                    Some(Ok(frame)) => {
+                        self.heard = Instant::now();
+                        let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
+                        match frame.into_data() {
+                            Ok(data) => parts.take(data),
+                            Err(_) => Ok(Step::More),
+                        }
+                    }
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "the upstream's stream broke");
+                        let error = Error::new(Code::UpstreamFailed, "the upstream's connection broke in the middle of its stream");
+                        Err((parts.fail(&error), error))
+                    }
+                    None => parts.finish().map(Step::End),
+                },
+            };
+            match step {
+                Ok(Step::More) => {}
+                Ok(Step::Send(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Ok(Step::End(bytes)) => {
+                    self.end(&Ended::Ok(status));
+                    return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+                }
+                Err((bytes, error)) => {
+                    self.end(&Ended::Failed(status, error.code));
+                    return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+type Stepped = Result<Step, (Bytes, Error)>;
+
+impl Parts {
+    /// Takes the upstream's next bytes.
+    fn take(&mut self, data: Bytes) -> Stepped {
+        let out = match &mut self.way {
+            Way::Pass { tap } => tap.pass(data).map_err(|it| it.to_string()),
+            Way::Translate(translation) => translation.take(&data, self.encoder.as_mut()).map(Bytes::from),
+        };
+        let out = out.map_err(|problem| {
+            let error = Error::new(Code::UpstreamMalformed, format!("the upstream's stream is not of its own format: {problem}"));
+            (self.fail(&error), error)
+        })?;
+        if let Some(ending) = self.meter() {
+            let mut bytes = out.to_vec();
+            bytes.extend_from_slice(&ending);
+            return Ok(Step::End(bytes.into()));
+        }
+        Ok(if out.is_empty() { Step::More } else { Step::Send(out) })
+    }
+
+    /// The upstream ended: whole, or cut short.
+    fn finish(&mut self) -> Result<Bytes, (Bytes, Error)> {
+        let (bytes, is_whole, failure) = match &mut self.way {
+            Way::Pass { tap } => {
+                let bytes = tap.finish();
+                (bytes, tap.progress() == Progress::Done, tap.progress() == Progress::Failed)
+            }
+            Way::Translate(translation) => {
+                let bytes = translation.finish(self.encoder.as_mut());
+                (bytes.into(), translation.is_whole, translation.failure.is_some())
+            }
+        };
+        self.meter();
+        if is_whole {
+            return Ok(bytes);
+        }
+        if failure {
+            // The vendor's own error event has passed or was translated.
+            return Err((bytes, Error::new(Code::UpstreamFailed, "the upstream ended its stream with an error")));
+        }
+        let error = Error::new(Code::UpstreamFailed, "the upstream's stream stopped before its end");
+        let mut all = bytes.to_vec();
+        all.extend_from_slice(&self.fail(&error));
+        Err((all.into(), error))
+    }
+
+    /// Notes what was used so far, and reserves more where that is needed. Where there is no more money: the ending.
+    fn meter(&mut self) -> Option<Bytes> {
+        let (stated, text_bytes) = match &self.way {
+            Way::Pass { tap } => (tap.usage(), tap.text_bytes()),
+            Way::Translate(translation) => (translation.usage, translation.text_bytes),
+        };
+        let counted = tokens::upper_bound_output(text_bytes);
+        let usage = match stated {
+            // A vendor that states usage at the start (Anthropic) states the output so far only at the end.
+            Some(usage) => Usage { output: usage.output.max(if self.is_done() { 0 } else { counted }), ..usage },
+            None => Usage { input: self.input_estimate, output: counted, ..Usage::default() },
+        };
+        self.call.meter(usage, stated.is_none() || !self.is_done());
+        let cost = self.call.cost();
+        let slice = althing_llm::price::output_cost(SLICE_TOKENS, &self.call.price);
+        let running = self.call.running.as_mut()?;
+        // Half a slice is kept in hand for what is generated while the upstream hears that it is to stop.
+        let margin = NanoUsd(slice.0 / 2);
+        if cost.saturating_add(margin) <= running.upper() || self.is_done() || running.extend(slice) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        self.encoder.cut(&mut bytes);
+        Some(bytes.into())
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.way {
+            Way::Pass { tap } => tap.progress() == Progress::Done,
+            Way::Translate(translation) => translation.is_whole,
+        }
+    }
+
+    fn fail(&mut self, error: &Error) -> Bytes {
+        let failure = Failure {
+            status: error.http_status().as_u16(),
+            code: error.code.name(),
+            message: &error.message,
+            param: None,
+            request_id: &self.request_id,
+        };
+        let mut bytes = Vec::new();
+        self.encoder.fail(&failure, &mut bytes);
+        bytes.into()
+    }
+}
+
+impl Translation {
+    fn take(&mut self, data: &[u8], encoder: &mut dyn StreamEncoder) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        let mut problem = None;
+        let (decoder, events) = (&mut self.decoder, &mut self.events);
+        let pushed = self.parser.push(data, |event| {
+            if problem.is_none() {
+                problem = decoder.push(event.name.as_deref(), &event.data, events).err();
+            }
+        });
+        self.write(encoder, &mut out);
+        match (pushed, problem) {
+            (Err(error), _) => Err(error.to_string()),
+            (_, Some(error)) => Err(error.to_string()),
+            (Ok(()), None) => Ok(out),
+        }
+    }
+
+    fn finish(&mut self, encoder: &mut dyn StreamEncoder) -> Vec<u8> {
+        let mut out = Vec::new();
+        let (decoder, events) = (&mut self.decoder, &mut self.events);
+        self.parser.finish(|event| {
+            // The last event's problem shows as a stream that is not whole.
+            let _ = decoder.push(event.name.as_deref(), &event.data, events);
+        });
+        // An end that never came shows as a stream that is not whole.
+        let _ = decoder.finish(events);
+        self.write(encoder, &mut out);
+        out
+    }
+
+    fn write(&mut self, encoder: &mut dyn StreamEncoder, out: &mut Vec<u8>) {
+        for event in self.events.drain(..) {
+            match &event {
+                Event::Text { text, .. } => self.text_bytes += text.len() as u64,
+                Event::Arguments { json, .. } => self.text_bytes += json.len() as u64,
+                Event::Usage(usage) => self.usage = Some(*usage),
+                Event::Done => self.is_whole = true,
+                Event::Error { kind, message } => self.failure = Some((kind.clone(), message.clone())),
+                Event::Start { .. }
+                | Event::BlockStart { .. }
+                | Event::Signature { .. }
+                | Event::Citation { .. }
+                | Event::BlockStop { .. }
+                | Event::Stop { .. } => {}
+            }
+            encoder.encode(&event, out);
+        }
+    }
+}
