@@ -1,3 +1,155 @@
-//! Every route, in one table.
+//! Every route. Hot ones are found here and go straight to the stages; the rest is an axum router.
 
 pub mod admin;
+pub mod admin;
+pub mod body;
+pub mod face;
+pub mod limits;
+pub mod llm;
+pub mod mcp;
+pub mod models;
+pub mod ops;
+pub mod read;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use hyper::body::Incoming;
+use tower::ServiceExt;
+
+use crate::error::{Code, Error};
+use crate::gateway::{Arrival, Gateway};
+use crate::listen::Handler;
+use crate::mcp::execute::Executor;
+use crate::mcp::server::McpServer;
+use body::Body;
+
+/// All that answers requests.
+pub struct Api {
+    /// What the stages share.
+    pub gateway: Arc<Gateway>,
+    /// Our face to MCP clients.
+    pub mcp: McpServer,
+    /// Explicit execution.
+    pub executor: Executor,
+    /// Administration.
+    pub admin: Router,
+}
+
+impl Handler for Api {
+    async fn handle(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+        let arrival = Arrival::now();
+        let method = request.method().clone();
+        let mut response = match self.check_edge(peer, &request) {
+            Err(error) => {
+                let dialect = face::dialect_of_path(request.uri().path());
+                llm::failure(dialect, &error, arrival)
+            }
+            Ok(()) => self.route(arrival, request).await,
+        };
+        self.finish(arrival, &method, response.headers_mut());
+        response
+    }
+}
+
+impl Api {
+    async fn route(&self, arrival: Arrival, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        if let Some(face) = face::of_path(path) {
+            if parts.method != Method::POST {
+                return self.method_not_allowed(&parts, arrival, "POST");
+            }
+            return llm::serve(&self.gateway, arrival, face, &parts, body).await;
+        }
+        match path {
+            "/v1/mcp/tool/execute" if parts.method == Method::POST => mcp::execute(self, arrival, &parts, body).await,
+            "/v1/mcp/tool/execute" => self.method_not_allowed(&parts, arrival, "POST"),
+            "/healthz" => ops::healthz(),
+            "/readyz" => ops::readyz(&self.gateway),
+            "/metrics" => ops::metrics(&self.gateway),
+            "/v1/key" => models::own_key(self, arrival, &parts),
+            "/" if parts.method == Method::HEAD || parts.method == Method::GET => ops::root(),
+            _ if models::is_list(path) => models::list(self, arrival, &parts),
+            _ if mcp::is_mcp(path) => mcp::serve(self, arrival, parts, body).await,
+            _ if path == "/api" || path.starts_with("/api/") => {
+                let request = Request::from_parts(parts, axum::body::Body::new(body));
+                match self.admin.clone().oneshot(request).await {
+                    Ok(response) => response.map(Body::boxed),
+                    Err(never) => match never {},
+                }
+            }
+            _ if is_later(path) => {
+                let error = Error::new(Code::NotSupported, format!("`{path}` is not served by this version"));
+                llm::failure(face::dialect_of_path(path), &error, arrival)
+            }
+            _ => {
+                let error = Error::new(Code::NotFound, format!("there is no route `{}`", crate::mcp::server::shown(path)));
+                llm::failure(face::dialect_of_path(path), &error, arrival)
+            }
+        }
+    }
+
+    fn method_not_allowed(&self, parts: &http::request::Parts, arrival: Arrival, allowed: &'static str) -> Response<Body> {
+        let text = format!("this route takes {allowed}, not {}", parts.method);
+        let error = Error::new(Code::MethodNotAllowed, text);
+        let mut response = llm::failure(face::dialect_of_path(parts.uri.path()), &error, arrival);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+        response
+    }
+
+    /// What is checked before anything is read: header size, and who may ask from a browser.
+    fn check_edge(&self, _peer: SocketAddr, request: &Request<Incoming>) -> Result<(), Error> {
+        let limit = self.gateway.settings.header_bytes_max;
+        let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if limit < bytes + request.uri().path().len() + request.uri().query().map_or(0, str::len) {
+            let text = format!("the request's headers are larger than {limit} bytes (`limits.header`)");
+            return Err(Error::new(Code::HeaderTooLarge, text));
+        }
+        if self.gateway.draining.load(Ordering::Relaxed) && !request.uri().path().ends_with('z') {
+            return Err(Error::of(Code::Draining).with_retry_after(std::time::Duration::from_secs(1)));
+        }
+        mcp::check_origin(&self.gateway, request)
+    }
+
+    fn finish(&self, arrival: Arrival, _method: &Method, headers: &mut HeaderMap) {
+        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+        let id = arrival.id.hyphenated().encode_lower(&mut buffer);
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert(HeaderName::from_static("x-althing-request-id"), id.clone());
+            headers.insert(HeaderName::from_static("x-request-id"), id);
+        }
+        if let Ok(node) = HeaderValue::from_str(&self.gateway.settings.node) {
+            headers.insert(HeaderName::from_static("x-althing-node"), node);
+        }
+    }
+}
+
+/// Routes of the contract that later versions serve.
+fn is_later(path: &str) -> bool {
+    const LATER: [&str; 8] = [
+        "/v1/completions",
+        "/v1/audio/",
+        "/v1/images/",
+        "/v1/rerank",
+        "/v1/moderations",
+        "/bedrock/",
+        "/cohere/",
+        "/litellm/",
+    ];
+    LATER.iter().any(|it| path.starts_with(it) || path.strip_prefix("/openai").is_some_and(|rest| rest.starts_with(it)))
+}
+
+/// Headers that an error brings beside its body.
+pub(crate) fn put_error_headers(error: &Error, headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(seconds) = error.retry_after_seconds() {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    if error.code == Code::MissingKey || error.code == Code::InvalidKey {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"althing\""));
+    }
+}

@@ -1,1 +1,176 @@
 //! Running a plan: attempts, streams, and the one HTTP client.
+//!
+//! A plan's targets are tried in order, each with its keys, until one answers. Once the caller has a byte, nothing
+//! is tried again.
+
+pub mod attempt;
+pub mod egress;
+pub mod money;
+pub mod outbound;
+pub mod reply;
+pub mod retry;
+pub mod stream;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use hyper::body::Incoming;
+
+use crate::admit::Ticket;
+use crate::api::body::Body;
+use crate::control::view::KeyView;
+use crate::error::{Code, Error};
+use crate::gateway::Gateway;
+use crate::route::{Plan, Target};
+use crate::settle::Call;
+use attempt::Tried;
+use money::Bound;
+use outbound::{Inbound, Outbound};
+
+/// What running a request needs.
+pub struct Run<'a> {
+    /// The node.
+    pub gateway: &'a Arc<Gateway>,
+    /// Who calls.
+    pub caller: &'a Arc<KeyView>,
+    /// What was sent.
+    pub inbound: Inbound<'a>,
+    /// Where it may go.
+    pub plan: Plan,
+    /// Whether money may shorten the reply: `None` where the caller does not say.
+    pub clamp: Option<money::Clamp>,
+}
+
+/// An upstream that answered.
+pub struct Answered<'t> {
+    /// Which.
+    pub target: &'t Target,
+    /// What it was sent.
+    pub outbound: Outbound,
+    /// What it answers.
+    pub response: Response<Incoming>,
+}
+
+impl Run<'_> {
+    /// Runs it: admits, tries, answers. The call is closed when the answer's body ends, or here where there is none.
+    ///
+    /// # Errors
+    ///
+    /// What the caller is told. The call is closed by it.
+    pub async fn go(self, mut call: Call) -> Result<Response<Body>, Error> {
+        match self.answer(&mut call).await {
+            Ok((answered, bound)) => reply::deliver(&self, answered, bound, call).await,
+            Err(error) => {
+                call.close(&crate::settle::Ended::by(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn answer(&self, call: &mut Call) -> Result<(Answered<'_>, Bound), Error> {
+        self.gateway.retries.earn();
+        let mut held: Option<Held> = None;
+        let mut last = Error::of(Code::UpstreamUnreachable);
+        for target in &self.plan.targets {
+            note_target(self, target, call);
+            let bound = match self.hold(target, &mut held).await {
+                Ok(bound) => bound,
+                // The first target's refusal is the answer; a fallback's leaves the failure that led to it.
+                Err(error) if call.record.attempts == 0 => {
+                    last = error;
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            let outbound = match outbound::prepare(&self.inbound, target, bound.max_output) {
+                Ok(it) => it,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            if let Some(Held::Ticket(ticket)) = held.take_if(|it| matches!(it, Held::Ticket(_))) {
+                call.running = Some(ticket.start());
+                held = Some(Held::Started);
+            }
+            if let (Some(running), true) = (&mut call.running, bound.is_dirty) {
+                running.target(target.limits.as_ref(), &bound.ask).await.map_err(Error::from)?;
+            }
+            match attempt::target(self, target, outbound, call).await {
+                Tried::Answered(answered) => return Ok((answered, bound)),
+                Tried::Failed(error) => last = error,
+                Tried::Final(error) => {
+                    last = error;
+                    break;
+                }
+            }
+            if retry::ATTEMPTS_MAX <= call.record.attempts {
+                break;
+            }
+        }
+        // Nothing was generated: what was set aside is given back whole.
+        if let Some(running) = call.running.take() {
+            running.settle(althing_domain::money::NanoUsd::ZERO, 0);
+        }
+        Err(last)
+    }
+
+    /// Takes rates and money for a call at `target`, or finds out what a call that holds some needs there.
+    async fn hold(&self, target: &Target, held: &mut Option<Held>) -> Result<Bound, Error> {
+        let mut bound = Bound::of(self, target)?;
+        match held {
+            None => {
+                let ticket = money::admit(self, target, &mut bound).await?;
+                *held = Some(Held::Ticket(ticket));
+            }
+            Some(Held::Ticket(ticket)) => {
+                ticket.target(target.limits.as_ref(), &bound.ask).await.map_err(Error::from)?;
+            }
+            Some(Held::Started) => bound.is_dirty = true,
+        }
+        Ok(bound)
+    }
+}
+
+/// What a run holds of rates and money.
+enum Held {
+    Ticket(Ticket),
+    /// The call has it now.
+    Started,
+}
+
+fn note_target(run: &Run<'_>, target: &Target, call: &mut Call) {
+    call.record.provider = Some(Arc::clone(&target.provider.label));
+    call.record.model = Some(Arc::clone(&target.model));
+    call.record.stream = run.inbound.stream;
+    call.price = target.price.unwrap_or_default();
+    call.series = Some(run.gateway.metrics.model(&target.provider.label, &target.model));
+}
+
+/// The whole of an upstream's body, within a bound.
+///
+/// # Errors
+///
+/// [`Code::ResultTooLarge`], [`Code::UpstreamFailed`] where it breaks off, [`Code::UpstreamTimeout`].
+pub async fn collect(body: Incoming, bytes_max: usize, within: std::time::Duration) -> Result<Bytes, Error> {
+    use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+    let collected = tokio::time::timeout(within, Limited::new(body, bytes_max).collect()).await;
+    match collected {
+        Ok(Ok(it)) => Ok(it.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Error::new(Code::ResultTooLarge, format!("the upstream's reply is larger than {bytes_max} bytes")))
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "an upstream's reply broke off");
+            Err(Error::new(Code::UpstreamFailed, "the upstream's reply broke off before its end"))
+        }
+        Err(_) => Err(Error::new(Code::UpstreamTimeout, "the upstream did not finish its reply in time")),
+    }
+}
+
+/// A caller's header that decides something, as text.
+pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}

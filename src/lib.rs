@@ -15,6 +15,7 @@ pub mod clock;
 pub mod control;
 pub mod error;
 pub mod execute;
+pub mod gateway;
 pub mod listen;
 pub mod mcp;
 pub mod route;

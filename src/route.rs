@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use althing_domain::policy::ModelPrice;
+use althing_llm::price::Price;
 use rand::RngExt;
 use smallvec::SmallVec;
 
@@ -28,7 +28,7 @@ pub struct Target {
     /// The model as the provider spells it.
     pub model: Arc<str>,
     /// What it costs; `None` where nobody knows.
-    pub price: Option<ModelPrice>,
+    pub price: Option<Price>,
     /// Money and rates of the key at this provider, and of the provider.
     pub limits: Option<Arc<KeyLimits>>,
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use althing_domain::money::NanoUsd;
-use althing_domain::policy::ModelPrice;
+use althing_llm::price::{self, Price};
 use althing_llm::usage::Usage;
 use althing_storage::record::{Bodies, Record, Status, Tokens};
 use althing_storage::spool::Room;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::admit::Running;
 use crate::error::{Code, Error};
+use crate::gateway::Seat;
 use crate::telemetry::metric::{Ending, Metrics, Series};
 
 pub use recorder::{Recorder, WhenFull};
@@ -28,11 +29,13 @@ pub struct Call {
     /// What the call holds of money and rates, once it was started.
     pub running: Option<Running>,
     /// What a token costs at the target.
-    pub price: ModelPrice,
+    pub price: Price,
     /// What a call costs beside its tokens.
     pub fee: NanoUsd,
     /// The counters of the target.
     pub series: Option<Arc<Series>>,
+    /// The caller's place among its requests in flight.
+    pub seat: Option<Seat>,
     usage: Usage,
     started: Instant,
     room: Option<Room>,
@@ -82,9 +85,10 @@ impl Call {
         Self {
             record,
             running: None,
-            price: ModelPrice::default(),
+            price: Price::default(),
             fee: NanoUsd::ZERO,
             series: None,
+            seat: None,
             usage: Usage::default(),
             started,
             room: Some(room),
@@ -119,7 +123,7 @@ impl Call {
     /// What it has cost so far.
     #[must_use]
     pub fn cost(&self) -> NanoUsd {
-        althing_llm::price::cost(&self.usage, &self.price).saturating_add(self.fee)
+        price::cost(&self.usage, &self.price).saturating_add(self.fee)
     }
 
     /// Keeps bodies with the record.

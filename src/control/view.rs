@@ -15,7 +15,7 @@ use althing_domain::time::UnixMillis;
 use imbl::HashMap;
 
 pub use key::{KeyProviderView, KeyView, Standing};
-pub use provider::{BuildContext, KeyCell, ProviderView};
+pub use provider::{BuildContext, KeyCell, ProviderView, same_client};
 
 /// Finds the keyed hash of what a caller shows.
 pub type Hasher = Arc<dyn Fn(&[u8]) -> [u8; 32] + Send + Sync>;

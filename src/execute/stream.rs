@@ -3,6 +3,7 @@
 //! The body is polled by the caller's connection, so a slow caller slows the upstream and nothing piles up here.
 //! When the caller leaves, the body is dropped: that cancels the upstream call and closes the record.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -118,8 +119,6 @@ impl PassBody {
         }
     }
 }
-
-use std::future::Future;
 
 impl HttpBody for PassBody {
     type Data = Bytes;
@@ -241,7 +240,7 @@ impl Parts {
         };
         self.call.meter(usage, stated.is_none() || !self.is_done());
         let cost = self.call.cost();
-        let slice = althing_llm::price::output_cost(SLICE_TOKENS, &self.call.price);
+        let slice = self.call.price.upper_bound(0, SLICE_TOKENS);
         let running = self.call.running.as_mut()?;
         // Half a slice is kept in hand for what is generated while the upstream hears that it is to stop.
         let margin = NanoUsd(slice.0 / 2);

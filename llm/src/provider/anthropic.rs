@@ -4,7 +4,7 @@ use super::{Auth, Vendor};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "anthropic",
-    base_url: "https://api.anthropic.com",
+    base_url: "https://api.anthropic.com/v1",
     auth: Auth::Header("x-api-key"),
     dialect: "anthropic",
     has_responses: false,

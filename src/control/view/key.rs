@@ -1,8 +1,10 @@
 //! A virtual key, compiled.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
 use althing_domain::id::Name;
 use althing_domain::pattern::Pattern;
-use althing_domain::policy;
 use althing_domain::time::UnixMillis;
 
 use crate::admit::KeyLimits;
@@ -21,10 +23,12 @@ pub enum Standing {
 pub struct KeyView {
     /// Its name.
     pub name: Name,
+    /// The same, for records.
+    pub label: Arc<str>,
     /// The team that pays.
-    pub team: Option<Name>,
+    pub team_label: Option<Arc<str>>,
     /// The customer that pays.
-    pub customer: Option<Name>,
+    pub customer_label: Option<Arc<str>>,
     /// Whether it may be used.
     pub standing: Standing,
     /// Until when.
@@ -38,7 +42,9 @@ pub struct KeyView {
     /// What a request that names no maximum is taken to ask for.
     pub default_max_tokens: Option<u64>,
     /// The money and rates of it, its team and its customer.
-    pub limits: KeyLimits,
+    pub limits: Arc<KeyLimits>,
+    /// Its requests in flight on this node. Kept when the key is compiled anew.
+    pub in_flight: Arc<AtomicU32>,
 }
 
 /// A provider that a key may use.
@@ -51,7 +57,7 @@ pub struct KeyProviderView {
     /// Its share where several serve the same model.
     pub weight: u32,
     /// The money and rates of the key at this provider.
-    pub limits: KeyLimits,
+    pub limits: Arc<KeyLimits>,
 }
 
 impl KeyView {
@@ -60,20 +66,22 @@ impl KeyView {
     pub fn anonymous() -> Self {
         Self {
             name: Name::new("anonymous"),
-            team: None,
-            customer: None,
+            label: Arc::from("anonymous"),
+            team_label: None,
+            customer_label: None,
             standing: Standing::Active,
             expires_at: None,
             providers: vec![KeyProviderView {
                 name: Pattern::from("*"),
                 models: vec![Pattern::from("*")],
                 weight: 1,
-                limits: KeyLimits::default(),
+                limits: Arc::default(),
             }],
             tools: vec![Pattern::from("*")],
             groups: Vec::new(),
             default_max_tokens: None,
-            limits: KeyLimits::default(),
+            limits: Arc::default(),
+            in_flight: Arc::default(),
         }
     }
 
@@ -89,23 +97,5 @@ impl KeyView {
     #[must_use]
     pub fn allows_provider(&self, provider: &str) -> bool {
         self.providers.iter().any(|it| it.name.matches(provider) && !it.models.is_empty())
-    }
-}
-
-/// How a key stands, with its team and customer.
-#[must_use]
-pub fn standing(
-    key: &policy::VirtualKey,
-    team: Option<&policy::Team>,
-    customer: Option<&policy::Customer>,
-) -> Standing {
-    if !key.enabled {
-        Standing::Disabled("the key is disabled")
-    } else if team.is_some_and(|it| !it.enabled) {
-        Standing::Disabled("the key's team is disabled")
-    } else if customer.is_some_and(|it| !it.enabled) {
-        Standing::Disabled("the key's customer is disabled")
-    } else {
-        Standing::Active
     }
 }

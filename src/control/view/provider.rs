@@ -9,6 +9,7 @@ use althing_domain::pattern::Pattern;
 use althing_domain::policy::{self, ModelPrice};
 use althing_domain::secret::Secret;
 use althing_llm::catalog;
+use althing_llm::price::Price;
 use althing_llm::provider::{Auth, Vendor};
 use http::{HeaderName, HeaderValue, Uri};
 use secrecy::ExposeSecret;
@@ -80,16 +81,21 @@ pub struct BuildContext<'a> {
 }
 
 impl Base {
-    /// Reads a base URL.
+    /// Reads a base URL. Anthropic's and Google's SDKs take the bare host, so for their dialects a URL without a path means the usual one.
     ///
     /// # Errors
     ///
     /// A sentence.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str, dialect: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|_| format!("`{text}` is not a URL"))?;
         let authority = uri.authority().ok_or_else(|| format!("`{text}` has no host"))?;
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| format!("`{text}` has an odd host"))?;
-        Ok(Self { text: text.trim_end_matches('/').to_owned(), host })
+        let path = match (dialect, uri.path()) {
+            ("anthropic", "" | "/") => "/v1",
+            ("gemini", "" | "/") => "/v1beta",
+            _ => "",
+        };
+        Ok(Self { text: format!("{}{path}", text.trim_end_matches('/')), host })
     }
 
     /// The address of `path` (with its leading slash and query).
@@ -113,7 +119,7 @@ impl ProviderView {
         let mut broken = None;
         let vendor = althing_llm::provider::find(spec.name.as_str(), spec.dialect);
         let url = spec.base_url.as_deref().unwrap_or(vendor.base_url);
-        let base = Base::parse(url).unwrap_or_else(|problem| {
+        let base = Base::parse(url, vendor.dialect).unwrap_or_else(|problem| {
             broken = Some(format!("base_url: {problem}"));
             Base { text: String::new(), host: HeaderValue::from_static("invalid") }
         });
@@ -148,8 +154,8 @@ impl ProviderView {
 
     /// What a model costs here: this provider's own price, else the catalogue's. `None` where nobody knows.
     #[must_use]
-    pub fn price(&self, model: &str) -> Option<ModelPrice> {
-        self.prices.get(model).copied().or_else(|| catalog::find(self.vendor.name, model)?.price)
+    pub fn price(&self, model: &str) -> Option<Price> {
+        self.prices.get(model).copied().map(Price::from).or_else(|| catalog::find(self.vendor.name, model)?.price)
     }
 
     /// Whether this provider is known to serve the model: by an alias, a price, a key that names it, or the catalogue.

@@ -1,0 +1,157 @@
+//! What callers ask of models: from the request to the plan, and the answer's headers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use althing_llm::dialect::{Dialect, Failure};
+use althing_llm::scan;
+use althing_storage::record::Kind;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, header};
+use hyper::body::Incoming;
+
+use super::body::Body;
+use super::face::{Face, Op};
+use super::read;
+use crate::control::view::{KeyView, View};
+use crate::error::{Code, Error};
+use crate::execute::money::Clamp;
+use crate::execute::outbound::{Inbound, refusal};
+use crate::execute::{Run, header as text_header};
+use crate::gateway::{Arrival, Gateway};
+use crate::mcp::caller::tools_for;
+use crate::route::{self, Wanted};
+use crate::settle::{Call, Ended};
+
+/// Answers a request on a model.
+pub async fn serve(gateway: &Arc<Gateway>, arrival: Arrival, face: Face<'_>, parts: &Parts, body: Incoming) -> Response<Body> {
+    let view = gateway.views.load_full();
+    let caller = match gateway.caller(&view, &parts.headers, parts.uri.query()) {
+        Ok(it) => it,
+        Err(error) => return failure(face.dialect, &error, arrival),
+    };
+    let answered = answer(gateway, arrival, &view, &caller, &face, parts, body).await;
+    let mut response = answered.unwrap_or_else(|error| failure(face.dialect, &error, arrival));
+    super::limits::put(&caller, response.headers_mut());
+    response
+}
+
+/// An error in a dialect.
+#[must_use]
+pub fn failure(dialect: &dyn Dialect, error: &Error, arrival: Arrival) -> Response<Body> {
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    let failure = Failure {
+        status: error.http_status().as_u16(),
+        code: error.code.name(),
+        message: &error.message,
+        param: error.param.as_deref(),
+        request_id: arrival.id.hyphenated().encode_lower(&mut id),
+    };
+    let mut response = Response::new(Body::full(dialect.encode_failure(&failure)));
+    *response.status_mut() = error.http_status();
+    super::put_error_headers(error, response.headers_mut());
+    response
+}
+
+async fn answer(
+    gateway: &Arc<Gateway>,
+    arrival: Arrival,
+    view: &Arc<View>,
+    caller: &Arc<KeyView>,
+    face: &Face<'_>,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Response<Body>, Error> {
+    let seat = gateway.seat(caller)?;
+    let body = read::body(gateway, &parts.headers, body).await?;
+    let mut call = gateway.open_call(arrival, Kind::ModelCall, caller).await?;
+    call.seat = Some(seat);
+    match plan(gateway, view, caller, face, parts, body, &mut call) {
+        Ok((inbound, plan)) => {
+            let clamp = clamp(&parts.headers)?;
+            Run { gateway, caller, inbound, plan, clamp }.go(call).await
+        }
+        Err(error) => {
+            call.close(&Ended::by(&error));
+            Err(error)
+        }
+    }
+}
+
+fn plan<'a>(
+    gateway: &Arc<Gateway>,
+    view: &Arc<View>,
+    caller: &Arc<KeyView>,
+    face: &'a Face<'_>,
+    parts: &'a Parts,
+    body: Bytes,
+    call: &mut Call,
+) -> Result<(Inbound<'a>, route::Plan), Error> {
+    let mut scanned = scan::scan(&body).map_err(|it| scan_error(it))?;
+    let mut body = body;
+    if !face.op.is_embedding() && !face.op.is_count() {
+        if let Some(with_tools) = tools_for(gateway, view, caller, face.op.dialect(), &parts.headers, &body)? {
+            body = with_tools.into();
+            scanned = scan::scan(&body).map_err(|it| scan_error(it))?;
+        }
+    }
+    let model: Cow<'a, str> = match &face.model {
+        Some(model) => Cow::Borrowed(model.strip_prefix("models/").unwrap_or(model)),
+        None => Cow::Owned(
+            scanned
+                .model(&body)
+                .ok_or_else(|| Error::field("model", "is required: name a model, such as `openai/gpt-4o`"))?
+                .into_owned(),
+        ),
+    };
+    call.record.model = Some(Arc::from(&*model));
+    let fallbacks = scanned.fallbacks(&body).map_err(|it| scan_error(it))?;
+    let wanted = Wanted { model: &model, fallbacks: &fallbacks, dialect: face.op.dialect() };
+    let plan = route::plan(view, caller, &wanted)?;
+    drop(fallbacks);
+    let stream = match face.op {
+        Op::StreamGenerate => true,
+        Op::Generate => false,
+        op if op.is_embedding() || op.is_count() => false,
+        _ => scanned.stream(),
+    };
+    let query = parts.uri.query().map(without_key);
+    let inbound =
+        Inbound { op: face.op, dialect: face.dialect, body, scan: scanned, model, stream, query, headers: &parts.headers };
+    Ok((inbound, plan))
+}
+
+fn scan_error(error: scan::Error) -> Error {
+    let code = match &error {
+        scan::Error::Duplicate { .. } | scan::Error::CaseVariant { .. } => Code::DuplicateField,
+        _ => return refusal(error.into()),
+    };
+    let field = error.field().map(str::to_owned);
+    let mut told = Error::new(code, error.to_string());
+    told.param = field;
+    told
+}
+
+/// The query as the caller's vendor may see it: without the key, and without what the path of the operation says itself.
+fn without_key(query: &str) -> String {
+    let kept = query.split('&').filter(|it| !it.starts_with("key=") && !it.starts_with("alt="));
+    kept.collect::<Vec<_>>().join("&")
+}
+
+fn clamp(headers: &HeaderMap) -> Result<Option<Clamp>, Error> {
+    if !headers.contains_key("x-althing-budget") {
+        return Ok(None);
+    }
+    match text_header(headers, "x-althing-budget") {
+        Some("clamp") => Ok(Some(Clamp::Allowed)),
+        Some("strict") => Ok(Some(Clamp::Forbidden)),
+        _ => Err(Error::new(Code::InvalidHeader, "`x-althing-budget` must be `clamp` or `strict`").with_param("x-althing-budget")),
+    }
+}
+
+/// Sets the content type of a JSON answer.
+pub(super) fn json(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,132 @@
+//! MCP and explicit execution, from the edge to the parts that know how.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+
+use super::body::Body;
+use super::{Api, llm, read};
+use crate::auth;
+use crate::error::{Code, Error};
+use crate::gateway::{Arrival, Gateway};
+use crate::mcp::caller::KeyCaller;
+use crate::mcp::scope::ToolCaller;
+use crate::mcp::server::Target;
+
+/// Whether the path belongs to MCP.
+#[must_use]
+pub fn is_mcp(path: &str) -> bool {
+    path == "/mcp" || path.starts_with("/mcp/") || path == "/sse" || path.starts_with("/sse/")
+}
+
+/// Answers an MCP client.
+pub async fn serve(api: &Api, arrival: Arrival, parts: Parts, body: Incoming) -> Response<Body> {
+    let caller = match caller(api, &parts) {
+        Ok(it) => it,
+        Err(error) => return plain(&error, arrival),
+    };
+    let path = parts.uri.path().to_owned();
+    let body = match read::body(&api.gateway, &parts.headers, body).await {
+        Ok(it) => it,
+        Err(error) => return plain(&error, arrival),
+    };
+    let request = Request::from_parts(parts, body);
+    let response = match path.as_str() {
+        "/mcp" | "/mcp/" => api.mcp.handle(request, caller, Target::All).await,
+        "/sse" => api.mcp.handle_sse(&request, caller, Target::All),
+        "/sse/message" => api.mcp.handle_sse_message(&request, caller),
+        _ => match path.strip_prefix("/mcp/") {
+            Some(group) if !group.contains('/') => api.mcp.handle(request, caller, Target::Group(group.to_owned())).await,
+            _ => return plain(&Error::of(Code::NotFound), arrival),
+        },
+    };
+    response.map(Body::boxed)
+}
+
+/// `POST /v1/mcp/tool/execute`.
+pub async fn execute(api: &Api, arrival: Arrival, parts: &Parts, body: Incoming) -> Response<Body> {
+    let executed = async {
+        let caller = caller(api, parts)?;
+        let body = read::body(&api.gateway, &parts.headers, body).await?;
+        api.executor.execute(caller, &parts.headers, parts.uri.query(), &body).await
+    };
+    match executed.await {
+        Ok(done) => {
+            let mut response = llm::json(Response::new(Body::full(done.body)));
+            if done.is_error {
+                let name = HeaderName::from_static("x-althing-tool-error");
+                response.headers_mut().insert(name, HeaderValue::from_static("true"));
+            }
+            response
+        }
+        Err(error) => plain(&error, arrival),
+    }
+}
+
+fn caller(api: &Api, parts: &Parts) -> Result<Arc<dyn ToolCaller>, Error> {
+    let view = api.gateway.views.load_full();
+    let key = api.gateway.caller(&view, &parts.headers, parts.uri.query())?;
+    Ok(KeyCaller::new(&api.gateway, &view, &key))
+}
+
+/// An error before a message was read: in OpenAI's shape, which tools' callers share with chat.
+fn plain(error: &Error, arrival: Arrival) -> Response<Body> {
+    llm::failure(&althing_llm::dialect::openai::OPENAI, error, arrival)
+}
+
+/// Refuses browsers that no one invited, and names that resolve here by trickery (DNS rebinding, CVE-2025-64443).
+///
+/// # Errors
+///
+/// [`Code::Forbidden`].
+pub fn check_origin(gateway: &Gateway, request: &Request<Incoming>) -> Result<(), Error> {
+    let headers = request.headers();
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or("");
+        let host = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or("");
+        let is_same = origin.split_once("://").is_some_and(|(_, rest)| !host.is_empty() && rest == host);
+        let is_listed = gateway.settings.origins.iter().any(|it| it == origin);
+        if !is_listed && !(is_same && is_local_name(host)) && !(is_same && gateway.settings.auth == auth::Mode::Keys) {
+            let text = "this origin may not call: an administrator lists it in `browsers.origins`";
+            return Err(Error::new(Code::Forbidden, text));
+        }
+    }
+    if gateway.settings.loopback_only {
+        let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        if let Some(host) = host.or(authority)
+            && !is_local_name(host)
+        {
+            let text = "the `Host` header does not name this machine's loopback, where alone this node listens";
+            return Err(Error::new(Code::Forbidden, text));
+        }
+    }
+    Ok(())
+}
+
+fn is_local_name(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local_name;
+
+    #[test]
+    fn only_names_of_loopback_are_local() {
+        for name in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", "127.9.9.9", "a.localhost"] {
+            assert!(is_local_name(name), "{name}");
+        }
+        for name in ["", "example.com", "localhost.example.com", "10.0.0.1", "[2001:db8::1]", "127.0.0.1.nip.io"] {
+            assert!(!is_local_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Health, readiness and metrics: for machines that look after machines.
+
+use std::sync::atomic::Ordering;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+use super::body::Body;
+use super::llm;
+use crate::gateway::Gateway;
+
+/// `GET /healthz`: the process answers.
+#[must_use]
+pub fn healthz() -> Response<Body> {
+    llm::json(Response::new(Body::full(r#"{"status":"ok"}"#)))
+}
+
+/// `GET /readyz`: the node serves, else 503 with the reason.
+#[must_use]
+pub fn readyz(gateway: &Gateway) -> Response<Body> {
+    let reason = if gateway.draining.load(Ordering::Relaxed) {
+        Some("the node is shutting down")
+    } else if 0 < gateway.recorder.stuck() {
+        Some("records cannot be written to the disk")
+    } else if !(gateway.is_leading)() {
+        Some("the node cannot reach a quorum")
+    } else {
+        None
+    };
+    let body = match reason {
+        None => json!({ "status": "ready", "index": gateway.views.load().index }),
+        Some(reason) => json!({ "status": "unready", "reason": reason }),
+    };
+    let mut response = llm::json(Response::new(Body::full(body.to_string())));
+    if reason.is_some() {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+/// `GET /metrics`, in Prometheus's text format.
+#[must_use]
+pub fn metrics(gateway: &Gateway) -> Response<Body> {
+    let metrics = &gateway.metrics;
+    let backlog = gateway.recorder.spool().stats().backlog_bytes;
+    metrics.records_backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
+    metrics.law_index.set(i64::try_from(gateway.views.load().index).unwrap_or(i64::MAX));
+    metrics.connections.set(i64::try_from(gateway.connections.open()).unwrap_or(i64::MAX));
+    metrics.panics.set(i64::try_from(gateway.tasks.panics()).unwrap_or(i64::MAX));
+    metrics.servers_ready.reset();
+    for server in gateway.federation.status() {
+        let is_ready = i64::from(server.state == crate::mcp::State::Ready);
+        metrics.servers_ready.with_label_values(&[server.name.as_str()]).set(is_ready);
+    }
+    let mut response = Response::new(Body::full(metrics.text()));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// `/`: what this is. (Claude Code asks `HEAD /` first.)
+#[must_use]
+pub fn root() -> Response<Body> {
+    let body = json!({ "name": "althing", "version": env!("CARGO_PKG_VERSION"), "openapi": "/api/openapi.json" });
+    llm::json(Response::new(Body::full(body.to_string())))
+}

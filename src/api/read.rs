@@ -1,0 +1,67 @@
+//! Reading a caller's body, within its limits.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::error::{Code, Error};
+use crate::gateway::Gateway;
+
+/// How long a body may stand still.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+
+/// The whole body of a request.
+///
+/// # Errors
+///
+/// [`Code::UnsupportedMediaType`], [`Code::BodyTooLarge`], [`Code::RequestTimeout`], and [`Code::Cancelled`] where it stops half way.
+pub async fn body(gateway: &Gateway, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Error> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Error::of(Code::UnsupportedMediaType));
+    }
+    limited(body, gateway.settings.body_bytes_max).await
+}
+
+/// The whole body of a request of at most `bytes_max`.
+///
+/// # Errors
+///
+/// As [`body`].
+pub async fn limited(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Error> {
+    use http_body::Body as _;
+
+    let too_large = || Error::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes (`limits.body`)"));
+    if (bytes_max as u64) < body.size_hint().lower() {
+        return Err(too_large());
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    loop {
+        let next = tokio::time::timeout(BODY_IDLE, body.frame()).await;
+        let frame = match next {
+            Err(_) => return Err(Error::of(Code::RequestTimeout)),
+            Ok(None) => break,
+            Ok(Some(Err(_))) => return Err(Error::new(Code::Cancelled, "the body stopped before its end")),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes_max < first.len() + rest.len() + data.len() {
+            return Err(too_large());
+        }
+        // One frame is the common case: it is taken as it is, not copied.
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.reserve(first.len() + data.len());
+                rest.extend_from_slice(&first);
+                first = Bytes::new();
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}

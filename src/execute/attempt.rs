@@ -1,0 +1,203 @@
+//! One target: its keys in turn, until one is answered.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use rand::RngExt;
+use smallvec::SmallVec;
+
+use super::egress::SendError;
+use super::outbound::Outbound;
+use super::retry::{self, Verdict};
+use super::{Answered, Run};
+use crate::control::view::{KeyCell, ProviderView};
+use crate::error::{Code, Error};
+use crate::route::Target;
+use crate::settle::Call;
+
+/// The most of an error body that is read.
+const FAILURE_BYTES_MAX: usize = 64 * 1024;
+const FAILURE_WITHIN: Duration = Duration::from_secs(5);
+/// The most of an upstream's own words that a caller is shown.
+const MESSAGE_CHARS_MAX: usize = 2_000;
+
+/// What came of trying a target.
+pub enum Tried<'t> {
+    /// It answered.
+    Answered(Answered<'t>),
+    /// It failed; another may not.
+    Failed(Error),
+    /// The request is at fault.
+    Final(Error),
+}
+
+/// Tries `target`.
+pub async fn target<'t>(run: &Run<'_>, target: &'t Target, outbound: Outbound, call: &mut Call) -> Tried<'t> {
+    let keys = keys(&target.provider, &target.model);
+    if keys.is_empty() && !target.provider.keys.is_empty() {
+        let text = format!("no key of the provider `{}` can be used for `{}`", target.provider.name, target.model);
+        return Tried::Failed(Error::new(Code::UpstreamUnreachable, text));
+    }
+    let mut last = Error::of(Code::UpstreamUnreachable);
+    for at in 0..retry::ATTEMPTS_PER_TARGET_MAX {
+        let key = if keys.is_empty() { None } else { keys.get(at as usize % keys.len()).copied() };
+        call.record.attempts += 1;
+        call.record.provider_key = key.map(|it| std::sync::Arc::clone(&it.name));
+        let (verdict, error, headers) = match send(run, target, &outbound, key).await {
+            Ok(response) if retry::judge(response.status()) == Verdict::Answer => {
+                run.gateway.metrics.attempt(target.provider.name.as_str(), "ok");
+                return Tried::Answered(Answered { target, outbound, response });
+            }
+            Ok(response) => {
+                let (verdict, headers) = (retry::judge(response.status()), response.headers().clone());
+                (verdict, failure(target, key, response).await, Some(headers))
+            }
+            Err(error) => (Verdict::Again, error, None),
+        };
+        run.gateway.metrics.attempt(target.provider.name.as_str(), result(verdict));
+        tracing::debug!(provider.name = %target.provider.name, attempt = at + 1, error = %error, "an attempt failed");
+        if verdict == Verdict::Final {
+            return Tried::Final(error);
+        }
+        last = error;
+        let is_last = at + 1 == retry::ATTEMPTS_PER_TARGET_MAX || retry::ATTEMPTS_MAX <= call.record.attempts;
+        let other_key = verdict == Verdict::OtherKey && (at as usize) + 1 < keys.len();
+        if is_last || (verdict == Verdict::OtherKey && !other_key && !is_rate(&last)) || !run.gateway.retries.spend() {
+            break;
+        }
+        if !other_key {
+            let Some(pause) = retry::pause(at + 1, headers.as_ref()) else { break };
+            // With another target to go to, waiting for this one is no use.
+            if 1 < run.plan.targets.len() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+    Tried::Failed(last)
+}
+
+const fn result(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Answer => "ok",
+        Verdict::OtherKey => "key_refused",
+        Verdict::Again => "failed",
+        Verdict::Final => "request_refused",
+    }
+}
+
+fn is_rate(error: &Error) -> bool {
+    error.status == Some(StatusCode::TOO_MANY_REQUESTS)
+}
+
+/// The keys that serve `model`, in the order of a weighted draw.
+fn keys<'p>(provider: &'p ProviderView, model: &str) -> SmallVec<[&'p KeyCell; 4]> {
+    let fits = |it: &&KeyCell| it.header.is_some() && it.models.iter().any(|pattern| pattern.matches(model));
+    let mut keys: SmallVec<[&KeyCell; 4]> = provider.keys.iter().filter(fits).collect();
+    for at in 0..keys.len().saturating_sub(1) {
+        let total: u64 = keys[at..].iter().map(|it| u64::from(it.weight)).sum();
+        if total == 0 {
+            break;
+        }
+        let mut draw = rand::rng().random_range(0..total);
+        for other in at..keys.len() {
+            let weight = u64::from(keys[other].weight);
+            if draw < weight {
+                keys.swap(at, other);
+                break;
+            }
+            draw -= weight;
+        }
+    }
+    keys
+}
+
+async fn send(run: &Run<'_>, target: &Target, outbound: &Outbound, key: Option<&KeyCell>) -> Result<Response<Incoming>, Error> {
+    let request = request(target, outbound, key)?;
+    let sent = tokio::time::timeout(target.provider.timeout, target.provider.client.send(request)).await;
+    let _ = run;
+    match sent {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(SendError::Connect(cause))) => {
+            tracing::debug!(provider.name = %target.provider.name, %cause, "cannot connect");
+            Err(Error::new(Code::UpstreamUnreachable, format!("the provider `{}` cannot be reached", target.provider.name)))
+        }
+        Ok(Err(SendError::Broken(cause))) => {
+            tracing::debug!(provider.name = %target.provider.name, %cause, "the connection broke");
+            Err(Error::new(Code::UpstreamFailed, format!("the connection to the provider `{}` broke", target.provider.name)))
+        }
+        Err(_) => Err(Error::new(
+            Code::UpstreamTimeout,
+            format!("the provider `{}` did not begin to answer within {:?}", target.provider.name, target.provider.timeout),
+        )),
+    }
+}
+
+fn request(target: &Target, outbound: &Outbound, key: Option<&KeyCell>) -> Result<Request<Full<Bytes>>, Error> {
+    let uri = target.provider.base.join(&outbound.path).map_err(|problem| Error::field("model", problem))?;
+    let mut request = Request::new(Full::new(outbound.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.reserve(8 + outbound.headers.len());
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("althing/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    append(headers, &outbound.headers);
+    append(headers, &target.provider.headers);
+    if let Some((name, value)) = key.and_then(|it| it.header.as_ref()) {
+        headers.insert(name.clone(), value.clone());
+    }
+    Ok(request)
+}
+
+fn append(headers: &mut HeaderMap, more: &[(HeaderName, HeaderValue)]) {
+    for (name, value) in more {
+        headers.insert(name.clone(), value.clone());
+    }
+}
+
+/// An upstream's error, as the caller is told: its own words where they are about the request, none where they are about our credential.
+async fn failure(target: &Target, key: Option<&KeyCell>, response: Response<Incoming>) -> Error {
+    let status = response.status();
+    let retry_after = retry::retry_after(response.headers());
+    let body = super::collect(response.into_body(), FAILURE_BYTES_MAX, FAILURE_WITHIN).await.unwrap_or_default();
+    let told = target.provider.vendor.chat().decode_failure(status.as_u16(), &body);
+    let name = &target.provider.name;
+    let mut error = match status.as_u16() {
+        401..=403 => {
+            tracing::warn!(provider.name = %name, provider.key = key.map(|it| &*it.name), status = status.as_u16(), "a provider refuses this gateway's credential");
+            Error::new(Code::UpstreamFailed, format!("the provider `{name}` refused this gateway's credential ({status})"))
+        }
+        _ => {
+            let words = told.message.map(|it| redact(&it, target, key)).unwrap_or_default();
+            let text = if words.is_empty() { format!("the provider `{name}` answered {status}") } else { words };
+            Error::new(Code::UpstreamFailed, text)
+        }
+    };
+    if matches!(status.as_u16(), 400 | 404 | 413 | 422 | 429) {
+        error.status = Some(status);
+    }
+    error.upstream_type = told.kind;
+    error.retry_after = retry_after;
+    error
+}
+
+/// Takes our own secrets out of an upstream's words, should it repeat them.
+fn redact(text: &str, target: &Target, key: Option<&KeyCell>) -> String {
+    let mut text: String = text.chars().take(MESSAGE_CHARS_MAX).collect();
+    let secrets = key.and_then(|it| it.header.as_ref()).into_iter().chain(&target.provider.headers);
+    for (_, value) in secrets {
+        let Ok(value) = value.to_str() else { continue };
+        let bare = value.strip_prefix("Bearer ").unwrap_or(value);
+        for secret in [value, bare] {
+            if 6 <= secret.len() {
+                text = text.replace(secret, "[secret]");
+            }
+        }
+    }
+    text
+}

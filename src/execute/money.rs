@@ -1,0 +1,128 @@
+//! What a call can cost at most, and what to do where that is more than there is.
+
+use althing_domain::money::NanoUsd;
+use althing_llm::catalog;
+use althing_llm::price::Price;
+use althing_llm::tokens;
+
+use super::Run;
+use crate::admit::{self, Ask, Mono, Refusal, STREAM_SLICE_TOKENS, Ticket};
+use crate::error::{Code, Error};
+use crate::route::Target;
+
+/// What a request without a maximum of output tokens is taken to ask for where nothing else says.
+const OUTPUT_TOKENS_DEFAULT: u64 = 4_096;
+/// Of the output, what a token rate is charged before it is known.
+const RATE_OUTPUT_TOKENS: u64 = 256;
+
+/// Whether money may shorten a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clamp {
+    /// It may, even where the caller named a maximum.
+    Allowed,
+    /// It may not: a call that does not fit is refused.
+    Forbidden,
+}
+
+/// What a call needs at one target.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// What is asked of rates and budgets.
+    pub ask: Ask,
+    /// A bound on its input tokens.
+    pub input: u64,
+    /// The most output tokens, where money or the key bound them below what the caller asked for.
+    pub max_output: Option<u64>,
+    /// Whether what the call holds must be fitted to this.
+    pub is_dirty: bool,
+}
+
+impl Bound {
+    /// What `run` needs at `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::PriceUnknown`] where a strict budget would have to bound it and nobody knows the price.
+    pub fn of(run: &Run<'_>, target: &Target) -> Result<Self, Error> {
+        let input = tokens::upper_bound_input(&run.inbound.body);
+        let estimate = tokens::estimate(run.inbound.body.len() as u64);
+        let output = output_cap(run, target);
+        let is_strict = run.caller.limits.has_strict_budget()
+            || target.limits.as_ref().is_some_and(|it| it.has_strict_budget());
+        let upper = match (is_strict, target.price) {
+            (false, _) => NanoUsd::ZERO,
+            (true, Some(price)) => upper(run, &price, input, output),
+            (true, None) => return Err(price_unknown(target)),
+        };
+        let tokens = if run.inbound.op.is_embedding() { estimate } else { estimate + output.min(RATE_OUTPUT_TOKENS) };
+        let ask = Ask { upper, tokens, at: Mono::now() };
+        // Anthropic and others bill what the key's default allows only if they hear of it.
+        let defaulted = run.inbound.scan.max_output().is_none() && is_strict && !run.inbound.op.is_embedding();
+        let max_output = defaulted.then_some(output).filter(|_| !run.inbound.op.is_count());
+        Ok(Self { ask, input, max_output, is_dirty: false })
+    }
+}
+
+/// The most output tokens of one alternative.
+fn output_cap(run: &Run<'_>, target: &Target) -> u64 {
+    if run.inbound.op.is_embedding() || run.inbound.op.is_count() {
+        return 0;
+    }
+    let listed = || catalog::find(target.provider.vendor.name, &target.model).and_then(|it| it.max_output_tokens);
+    run.inbound.scan.max_output().or(run.caller.default_max_tokens).or_else(listed).unwrap_or(OUTPUT_TOKENS_DEFAULT)
+}
+
+fn upper(run: &Run<'_>, price: &Price, input: u64, output: u64) -> NanoUsd {
+    let output = output.saturating_mul(run.inbound.scan.choices());
+    // A stream is metered and cut, so it reserves as it goes.
+    let output = if run.inbound.stream { output.min(STREAM_SLICE_TOKENS) } else { output };
+    price.upper_bound(input, output)
+}
+
+/// Takes rates and money for the first target. Where money is short and the reply may be shortened, it is.
+///
+/// # Errors
+///
+/// What the caller is told.
+pub async fn admit(run: &Run<'_>, target: &Target, bound: &mut Bound) -> Result<Ticket, Error> {
+    let refusal = match take(run, target, bound.ask).await {
+        Ok(ticket) => return Ok(ticket),
+        Err(refusal) => refusal,
+    };
+    if let (Refusal::Budget(it), Some(price)) = (&refusal, target.price)
+        && may_clamp(run)
+    {
+        let choices = run.inbound.scan.choices();
+        let output = price.affordable_output(it.affordable, bound.input) / choices;
+        if 0 < output {
+            bound.ask.upper = price.upper_bound(bound.input, output.saturating_mul(choices));
+            bound.max_output = Some(output);
+            return take(run, target, bound.ask).await.map_err(Error::from);
+        }
+    }
+    Err(refusal.into())
+}
+
+async fn take(run: &Run<'_>, target: &Target, ask: Ask) -> Result<Ticket, Refusal> {
+    let mut ticket = admit::admit(&run.caller.limits, ask).await?;
+    if target.limits.is_some() {
+        ticket.target(target.limits.as_ref(), &ask).await?;
+    }
+    Ok(ticket)
+}
+
+fn may_clamp(run: &Run<'_>) -> bool {
+    match run.clamp {
+        Some(Clamp::Allowed) => true,
+        Some(Clamp::Forbidden) => false,
+        None => run.inbound.scan.max_output().is_none(),
+    }
+}
+
+fn price_unknown(target: &Target) -> Error {
+    let text = format!(
+        "the model `{}` of the provider `{}` has no price, so a strict budget cannot bound the call: an administrator sets `prices` on the provider",
+        target.model, target.provider.name
+    );
+    Error::new(Code::PriceUnknown, text)
+}

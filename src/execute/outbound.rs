@@ -1,0 +1,218 @@
+//! The request as one target takes it: the caller's bytes with a few of them spliced, or a translation.
+
+use std::borrow::Cow;
+
+use althing_llm::chat;
+use althing_llm::dialect::{self, Dialect};
+use althing_llm::embed;
+use althing_llm::provider::Vendor;
+use althing_llm::scan::{Field, Rewrite, Scan};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use crate::api::face::Op;
+use crate::error::{Code, Error};
+use crate::route::Target;
+
+/// What a caller sent, scanned.
+pub struct Inbound<'a> {
+    /// What is asked.
+    pub op: Op,
+    /// In which dialect.
+    pub dialect: &'static dyn Dialect,
+    /// The body, injected tools included.
+    pub body: Bytes,
+    /// What was found in it.
+    pub scan: Scan,
+    /// The model as the caller named it.
+    pub model: Cow<'a, str>,
+    /// Whether a stream is asked for.
+    pub stream: bool,
+    /// The query, without any key.
+    pub query: Option<String>,
+    /// The caller's headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// A request for one target.
+pub struct Outbound {
+    /// The path below the provider's base URL, with its query.
+    pub path: String,
+    /// The body.
+    pub body: Bytes,
+    /// Headers beside the credential.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Fields that the target cannot say.
+    pub dropped: Vec<String>,
+    /// How the reply comes back.
+    pub reply: ReplyWay,
+}
+
+/// How a reply gets back into the caller's dialect.
+pub enum ReplyWay {
+    /// It is in it.
+    Same,
+    /// From this dialect.
+    From(&'static dyn Dialect),
+    /// Embeddings from this dialect, as they were asked for.
+    Embeddings(&'static dyn Dialect, Box<embed::Request>),
+}
+
+/// Headers of the caller's that its own vendor understands and that are nobody's secret.
+const PASSED: [&str; 4] = ["anthropic-version", "anthropic-beta", "openai-beta", "x-stainless-helper-method"];
+const ANTHROPIC_VERSION: &str = "2023-06-01";
+
+/// Makes the request for `target`. `max_output`: the most output tokens that money allows, where that bounds the call.
+///
+/// # Errors
+///
+/// [`Code::InvalidField`] where the caller's request cannot be read, [`Code::NotSupported`] where the target cannot do it.
+pub fn prepare(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> Result<Outbound, Error> {
+    let vendor = target.provider.vendor;
+    if inbound.op.is_embedding() && !vendor.has_embeddings {
+        return Err(Error::new(Code::NotSupported, format!("the provider `{}` makes no embeddings", target.provider.name)));
+    }
+    if vendor.speaks(inbound.op.dialect()) && !must_translate(inbound, vendor) {
+        return Ok(spliced(inbound, target, max_output));
+    }
+    let upstream = vendor.chat();
+    if inbound.op.is_embedding() {
+        return embeddings(inbound, target, upstream);
+    }
+    if inbound.op.is_count() {
+        return Err(Error::of(Code::NotSupported));
+    }
+    translated(inbound, target, upstream, max_output)
+}
+
+/// Whether a body in the vendor's own dialect holds what this vendor refuses.
+fn must_translate(inbound: &Inbound<'_>, vendor: &Vendor) -> bool {
+    inbound.op == Op::Chat && vendor.quirks.must_translate(&inbound.body)
+}
+
+fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> Outbound {
+    let vendor = target.provider.vendor;
+    let mut rewrite = Rewrite::new(&inbound.scan);
+    if inbound.scan.present(Field::Model).is_some() && inbound.scan.model(&inbound.body).as_deref() != Some(&*target.model) {
+        rewrite.set_text(Field::Model, &target.model);
+    }
+    if inbound.scan.span(Field::Fallbacks).is_some() {
+        rewrite.remove(Field::Fallbacks);
+    }
+    if inbound.op == Op::Chat {
+        vendor.quirks.adapt(&inbound.scan, &inbound.body, &mut rewrite);
+    }
+    if let Some(most) = max_output {
+        bound_output(inbound, vendor, most, &mut rewrite);
+    }
+    let body = if rewrite.is_empty() { inbound.body.clone() } else { rewrite.apply(&inbound.body).into() };
+    let mut path = inbound.op.path(&target.model);
+    if let Some(query) = inbound.query.as_deref().filter(|it| !it.is_empty()) {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        path.push(separator);
+        path.push_str(query);
+    }
+    Outbound { path, body, headers: passed(inbound), dropped: Vec::new(), reply: ReplyWay::Same }
+}
+
+/// Sets the dialect's own maximum of output tokens.
+fn bound_output(inbound: &Inbound<'_>, vendor: &Vendor, most: u64, rewrite: &mut Rewrite<'_>) {
+    match inbound.op {
+        Op::Chat => {
+            let field = vendor.quirks.max_tokens_field();
+            rewrite.set(field, most.to_string());
+        }
+        Op::Responses => {
+            rewrite.set(Field::MaxOutputTokens, most.to_string());
+        }
+        Op::Messages => {
+            rewrite.set(Field::MaxTokens, most.to_string());
+        }
+        Op::Generate | Op::StreamGenerate => {
+            let old = inbound.scan.present(Field::GenerationConfig).and_then(|it| inbound.body.get(it.value.clone()));
+            let mut config: serde_json::Map<String, Value> =
+                old.and_then(|it| serde_json::from_slice(it).ok()).unwrap_or_default();
+            config.remove("max_output_tokens");
+            config.insert("maxOutputTokens".to_owned(), most.into());
+            rewrite.set(Field::GenerationConfig, Value::Object(config).to_string());
+        }
+        Op::Embeddings | Op::CountMessages | Op::Embed | Op::BatchEmbed | Op::CountGemini => {}
+    }
+}
+
+fn passed(inbound: &Inbound<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers: Vec<_> = PASSED
+        .iter()
+        .filter_map(|name| Some((HeaderName::from_static(name), inbound.headers.get(*name)?.clone())))
+        .collect();
+    let version = HeaderName::from_static("anthropic-version");
+    if inbound.op.dialect() == "anthropic" && !headers.iter().any(|it| it.0 == version) {
+        headers.push((version, HeaderValue::from_static(ANTHROPIC_VERSION)));
+    }
+    headers
+}
+
+fn translated(
+    inbound: &Inbound<'_>,
+    target: &Target,
+    upstream: &'static dyn Dialect,
+    max_output: Option<u64>,
+) -> Result<Outbound, Error> {
+    let mut request = read(inbound)?;
+    request.model = target.model.as_ref().to_owned();
+    if max_output.is_some() {
+        request.max_tokens = max_output;
+    } else if request.max_tokens.is_none() && upstream.name() == "anthropic" {
+        // Anthropic will have one: the model's own.
+        let listed = althing_llm::catalog::find(target.provider.vendor.name, &target.model);
+        request.max_tokens = listed.and_then(|it| it.max_output_tokens);
+    }
+    let wire = upstream.encode_request(&request).map_err(refusal)?;
+    let headers = wire.headers.into_iter().filter_map(|(name, value)| {
+        Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
+    });
+    let reply = ReplyWay::From(upstream);
+    Ok(Outbound { path: wire.path, body: wire.body.into(), headers: headers.collect(), dropped: wire.dropped, reply })
+}
+
+/// Reads the caller's request into the gateway's own form.
+fn read(inbound: &Inbound<'_>) -> Result<chat::Request, Error> {
+    let path_model = (inbound.op.dialect() == "gemini").then_some(&*inbound.model);
+    let body = without_fallbacks(inbound);
+    inbound.dialect.decode_request(&body, path_model, inbound.stream).map_err(refusal)
+}
+
+fn without_fallbacks<'b>(inbound: &'b Inbound<'_>) -> Cow<'b, [u8]> {
+    if inbound.scan.span(Field::Fallbacks).is_none() {
+        return Cow::Borrowed(&inbound.body);
+    }
+    let mut rewrite = Rewrite::new(&inbound.scan);
+    rewrite.remove(Field::Fallbacks);
+    Cow::Owned(rewrite.apply(&inbound.body))
+}
+
+fn embeddings(inbound: &Inbound<'_>, target: &Target, upstream: &'static dyn Dialect) -> Result<Outbound, Error> {
+    let path_model = (inbound.op.dialect() == "gemini").then_some(&*inbound.model);
+    let body = without_fallbacks(inbound);
+    let mut request = inbound.dialect.decode_embed(&body, path_model).map_err(refusal)?;
+    request.model = target.model.as_ref().to_owned();
+    let wire = upstream.encode_embed(&request).map_err(refusal)?;
+    Ok(Outbound {
+        path: wire.path,
+        body: wire.body.into(),
+        headers: Vec::new(),
+        dropped: wire.dropped,
+        reply: ReplyWay::Embeddings(upstream, Box::new(request)),
+    })
+}
+
+/// A dialect's refusal of a request, as the caller is told.
+pub fn refusal(error: dialect::Error) -> Error {
+    match error {
+        dialect::Error::Field { field, problem } => Error::field(field, problem),
+        it @ dialect::Error::Json { .. } => Error::new(Code::InvalidJson, it.to_string()),
+        it @ dialect::Error::Unsupported { .. } => Error::new(Code::NotSupported, it.to_string()),
+        it @ dialect::Error::Reply { .. } => Error::new(Code::UpstreamMalformed, it.to_string()),
+    }
+}

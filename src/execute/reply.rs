@@ -1,0 +1,208 @@
+//! An upstream's answer, on its way to the caller.
+
+use std::fmt::Write as _;
+
+use althing_llm::dialect::{Dialect, ReplyContext};
+use althing_llm::sse;
+use althing_llm::tap::{self, Shape, Tap};
+use althing_llm::tokens;
+use althing_llm::usage::Usage;
+use althing_storage::record::{Bodies, Body as KeptBody};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::money::Bound;
+use super::outbound::{ReplyWay, refusal};
+use super::stream::{Parts, PassBody, Translation, Way};
+use super::{Answered, Run, collect};
+use crate::api::body::Body;
+use crate::api::face::Op;
+use crate::error::{Code, Error};
+use crate::gateway::KeepBodies;
+use crate::settle::{Call, Ended};
+
+/// The largest reply that is taken whole.
+const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Turns an upstream's answer into the caller's, and closes the call when it ends.
+///
+/// # Errors
+///
+/// What the caller is told; the call is closed by it.
+pub async fn deliver(run: &Run<'_>, answered: Answered<'_>, bound: Bound, mut call: Call) -> Result<Response<Body>, Error> {
+    let headers = headers(&answered, &call);
+    let is_stream = run.inbound.stream && is_event_stream(answered.response.headers());
+    if is_stream {
+        return Ok(stream(run, answered, bound, headers, call));
+    }
+    let whole = whole(run, answered, &mut call).await;
+    match whole {
+        Ok((status, body)) => {
+            call.close(&Ended::Ok(status.as_u16()));
+            let mut response = Response::new(Body::full(body));
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            Ok(response)
+        }
+        Err(error) => {
+            call.close(&Ended::by(&error));
+            Err(error)
+        }
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// Takes a reply whole, notes its usage, and gives it in the caller's dialect.
+async fn whole(run: &Run<'_>, answered: Answered<'_>, call: &mut Call) -> Result<(StatusCode, Bytes), Error> {
+    let status = answered.response.status();
+    let body = collect(answered.response.into_body(), REPLY_BYTES_MAX, run.gateway.settings.request_timeout).await;
+    let body = match body {
+        Ok(it) => it,
+        Err(error) => {
+            // What was generated may be billed: the reservation stands as the cost.
+            call.meter(estimated(run, 0), true);
+            return Err(error);
+        }
+    };
+    let result = match &answered.outbound.reply {
+        ReplyWay::Same => same(run, &body, call).map(|()| body.clone()),
+        ReplyWay::From(dialect) => translate(run, *dialect, &body, call),
+        ReplyWay::Embeddings(dialect, request) => dialect.decode_embed_reply(&body).map_err(refusal).map(|mut reply| {
+            call.meter(reply.usage, false);
+            reply.model = run.inbound.model.as_ref().to_owned();
+            Bytes::from(run.inbound.dialect.encode_embed_reply(request, &reply))
+        }),
+    };
+    keep(run, call, result.is_err(), &body);
+    result.map(|it| (status, it))
+}
+
+/// Reads usage from a reply that passes as it is.
+fn same(run: &Run<'_>, body: &Bytes, call: &mut Call) -> Result<(), Error> {
+    if run.inbound.op.is_count() {
+        return Ok(());
+    }
+    let shape = Shape::of(run.inbound.op.dialect());
+    if let Some(usage) = shape.and_then(|it| tap::usage_of_reply(it, body)) {
+        call.meter(usage, false);
+        return Ok(());
+    }
+    call.meter(estimated(run, body.len() as u64), true);
+    // Without usage it may be no reply at all.
+    match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::new(Code::UpstreamMalformed, "the upstream answered with something that is not JSON")),
+    }
+}
+
+fn translate(run: &Run<'_>, upstream: &dyn Dialect, body: &[u8], call: &mut Call) -> Result<Bytes, Error> {
+    let reply = upstream.decode_reply(body).map_err(|error| {
+        call.meter(estimated(run, body.len() as u64), true);
+        refusal(error)
+    })?;
+    if reply.usage == Usage::default() {
+        call.meter(estimated(run, body.len() as u64), true);
+    } else {
+        call.meter(reply.usage, false);
+    }
+    Ok(run.inbound.dialect.encode_reply(&reply, &context(run, call)).into())
+}
+
+/// What a call used where its vendor does not say, from the bytes that went each way.
+fn estimated(run: &Run<'_>, reply_bytes: u64) -> Usage {
+    Usage {
+        input: tokens::estimate(run.inbound.body.len() as u64),
+        output: tokens::upper_bound_output(reply_bytes),
+        ..Usage::default()
+    }
+}
+
+fn context(run: &Run<'_>, call: &Call) -> ReplyContext {
+    ReplyContext {
+        model: run.inbound.model.as_ref().to_owned(),
+        created: call.record.at_ms / 1000,
+        id: uuid::Uuid::from_u128(call.record.id).simple().to_string(),
+        stream_usage: run.inbound.scan.include_usage() == Some(true),
+    }
+}
+
+fn stream(run: &Run<'_>, answered: Answered<'_>, bound: Bound, mut headers: HeaderMap, call: Call) -> Response<Body> {
+    let status = answered.response.status();
+    let context = context(run, &call);
+    let request_id = uuid::Uuid::from_u128(call.record.id).to_string();
+    let way = way(run, &answered);
+    let upstream: Incoming = answered.response.into_body();
+    let parts = Parts {
+        upstream,
+        way,
+        encoder: run.inbound.dialect.stream_encoder(&context),
+        call,
+        input_estimate: bound.input,
+        idle: run.gateway.settings.idle_stream,
+        status: status.as_u16(),
+        request_id,
+    };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let mut response = Response::new(Body::Pass(Box::new(PassBody::new(parts))));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn way(run: &Run<'_>, answered: &Answered<'_>) -> Way {
+    let dialect = match &answered.outbound.reply {
+        ReplyWay::Same => {
+            let shape = Shape::of(run.inbound.op.dialect()).unwrap_or(Shape::OpenAi);
+            let tap = Tap::new(shape);
+            let hides = run.inbound.op == Op::Chat && run.inbound.scan.include_usage() != Some(true);
+            return Way::Pass { tap: if hides { tap.hiding_usage() } else { tap } };
+        }
+        ReplyWay::From(dialect) | ReplyWay::Embeddings(dialect, _) => *dialect,
+    };
+    Way::Translate(Box::new(Translation {
+        parser: sse::Parser::new(sse::EVENT_BYTES_MAX),
+        decoder: dialect.stream_decoder(),
+        events: Vec::new(),
+        usage: None,
+        text_bytes: 0,
+        is_whole: false,
+        failure: None,
+    }))
+}
+
+/// What the answer says of its way.
+fn headers(answered: &Answered<'_>, call: &Call) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    let mut put = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put("x-althing-provider", &answered.target.provider.label);
+    put("x-althing-model", &answered.target.model);
+    let mut attempts = String::new();
+    // Writing a number into a string cannot fail.
+    let _ = write!(attempts, "{}", call.record.attempts);
+    put("x-althing-attempts", &attempts);
+    if !answered.outbound.dropped.is_empty() {
+        put("x-althing-dropped", &answered.outbound.dropped.join(", "));
+    }
+    headers
+}
+
+fn keep(run: &Run<'_>, call: &mut Call, failed: bool, body: &Bytes) {
+    let wanted = match run.gateway.settings.keep_bodies {
+        KeepBodies::Off => false,
+        KeepBodies::Errors => failed,
+        KeepBodies::All => true,
+    };
+    if wanted {
+        call.keep_bodies(Bodies { request: KeptBody::new(run.inbound.body.clone()), response: KeptBody::new(body.clone()) });
+    }
+}

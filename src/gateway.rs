@@ -1,0 +1,154 @@
+//! What the stages share on one node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use althing_domain::time::Clock;
+use althing_storage::record::{Kind, Record};
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::auth;
+use crate::control::view::{KeyView, View};
+use crate::error::{Code, Error};
+use crate::execute::retry::RetryBudget;
+use crate::listen::Connections;
+use crate::mcp::Federation;
+use crate::settle::{Call, Recorder};
+use crate::tasks::Tasks;
+use crate::telemetry::metric::Metrics;
+
+/// Limits and switches of this node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The node's name, in records and answers.
+    pub node: Arc<str>,
+    /// Whether callers need a key.
+    pub auth: auth::Mode,
+    /// The longest request body.
+    pub body_bytes_max: usize,
+    /// The most bytes of a request's headers.
+    pub header_bytes_max: usize,
+    /// Requests in flight of one principal.
+    pub requests_per_principal: u32,
+    /// How long a call that does not stream may take in all.
+    pub request_timeout: Duration,
+    /// How long an upstream's stream may be silent.
+    pub idle_stream: Duration,
+    /// Whether bodies are kept with records.
+    pub keep_bodies: KeepBodies,
+    /// Whether tools' arguments are kept with records, beside their hash.
+    pub keep_arguments: bool,
+    /// Browsers' origins that may call.
+    pub origins: Arc<[String]>,
+    /// Whether the listener is on loopback only, so that `Host` must name it.
+    pub loopback_only: bool,
+}
+
+/// Which bodies are kept with records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepBodies {
+    /// None.
+    Off,
+    /// Those of calls that failed.
+    Errors,
+    /// All.
+    All,
+}
+
+/// See the module.
+pub struct Gateway {
+    /// The law, compiled.
+    pub views: Arc<ArcSwap<View>>,
+    /// Where records go.
+    pub recorder: Arc<Recorder>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// MCP upstreams.
+    pub federation: Federation,
+    /// Limits and switches.
+    pub settings: Settings,
+    /// The process's tasks.
+    pub tasks: Tasks,
+    /// How many retries the node still allows itself.
+    pub retries: RetryBudget,
+    /// Set when the node is about to end: readiness fails, connections close after their answer.
+    pub draining: AtomicBool,
+    /// Open connections of callers.
+    pub connections: Arc<Connections>,
+    /// Whether policy can be written and money granted: this node reaches a quorum.
+    pub is_leading: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// A request's own data, before any stage has looked at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Its id.
+    pub id: Uuid,
+    /// When its head was read.
+    pub at: Instant,
+}
+
+impl Arrival {
+    /// A request that arrives now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { id: Uuid::now_v7(), at: Instant::now() }
+    }
+}
+
+/// A caller's place among its requests in flight; leaving it is its drop.
+pub struct Seat(Arc<KeyView>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Gateway {
+    /// The caller of a request under the law as it is now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`auth::caller`].
+    pub fn caller(&self, view: &View, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<KeyView>, Error> {
+        auth::caller(view, self.settings.auth, headers, query, self.clock.now())
+    }
+
+    /// Counts a request of `caller` in.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::RateLimited`] where it has as many in flight as one principal may.
+    pub fn seat(&self, caller: &Arc<KeyView>) -> Result<Seat, Error> {
+        let limit = self.settings.requests_per_principal;
+        let before = caller.in_flight.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(Arc::clone(caller));
+        if before < limit {
+            return Ok(seat);
+        }
+        let text = format!("{limit} requests of this key are in flight on this node, as many as `limits.requests_per_principal` allows");
+        Err(Error::new(Code::RateLimited, text).with_retry_after(Duration::from_secs(1)))
+    }
+
+    /// Opens a call of `caller` once there is room for its record.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::RecordsFull`].
+    pub async fn open_call(&self, arrival: Arrival, kind: Kind, caller: &KeyView) -> Result<Call, Error> {
+        let room = self.recorder.room().await?;
+        let at = self.clock.now().0;
+        let mut record = Record::new(arrival.id.as_u128(), at, Arc::clone(&self.settings.node), kind);
+        record.key = Some(Arc::clone(&caller.label));
+        record.team.clone_from(&caller.team_label);
+        record.customer.clone_from(&caller.customer_label);
+        Ok(Call::open(record, arrival.at, room, &self.recorder, &self.metrics))
+    }
+}

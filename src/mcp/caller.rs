@@ -1,0 +1,161 @@
+//! A caller's way to tools: what the law lets it do, and each call admitted, run and recorded like any other.
+
+use std::sync::Arc;
+
+use althing_domain::pattern::Pattern;
+use althing_domain::policy::ToolGroup;
+use althing_llm::price::Price;
+use althing_storage::record::{Kind, Payload};
+use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::value::RawValue;
+
+use super::inject::{Format, Prepared};
+use super::scope::{Filter, Scope, ToolCaller, ToolRequest, failure, reaches};
+use crate::admit::{self, Ask, Mono};
+use crate::control::view::{KeyView, Standing, View};
+use crate::error::Error;
+use crate::gateway::{Arrival, Gateway};
+use crate::settle::{Call, Ended};
+
+/// A virtual key that calls tools.
+pub struct KeyCaller {
+    gateway: Arc<Gateway>,
+    view: Arc<View>,
+    key: Arc<KeyView>,
+}
+
+impl KeyCaller {
+    /// `key` under the law of `view`.
+    #[must_use]
+    pub fn new(gateway: &Arc<Gateway>, view: &Arc<View>, key: &Arc<KeyView>) -> Arc<Self> {
+        Arc::new(Self { gateway: Arc::clone(gateway), view: Arc::clone(view), key: Arc::clone(key) })
+    }
+
+    fn is_anonymous(&self) -> bool {
+        Arc::ptr_eq(&self.key, &self.view.anonymous)
+    }
+}
+
+#[async_trait]
+impl ToolCaller for KeyCaller {
+    fn principal(&self) -> &str {
+        self.key.name.as_str()
+    }
+
+    fn law(&self) -> u64 {
+        self.view.index
+    }
+
+    fn may_call(&self, policy: &str) -> bool {
+        self.view.may_call(&self.key, policy)
+    }
+
+    fn may_reach(&self, server: &str) -> bool {
+        let group = |name: &althing_domain::id::Name| self.view.groups.get(name);
+        self.key.tools.iter().any(|it| reaches(it, server))
+            || self.key.groups.iter().filter_map(group).any(|it| it.tools.iter().any(|pattern| reaches(pattern, server)))
+    }
+
+    fn group(&self, name: &str) -> Option<Arc<ToolGroup>> {
+        if self.view.may_use_group(&self.key, name) { self.view.groups.get(name).map(Arc::clone) } else { None }
+    }
+
+    fn refresh(&self) -> Option<Arc<dyn ToolCaller>> {
+        let view = self.gateway.views.load_full();
+        let key = if self.is_anonymous() {
+            Arc::clone(&view.anonymous)
+        } else {
+            Arc::clone(view.key_named(self.key.name.as_str())?)
+        };
+        let now = self.gateway.clock.now();
+        if key.standing != Standing::Active || key.expires_at.is_some_and(|it| it <= now) {
+            return None;
+        }
+        Some(Self::new(&self.gateway, &view, &key))
+    }
+
+    async fn run(&self, request: ToolRequest) -> Result<Box<RawValue>, Error> {
+        let arrival = Arrival::now();
+        let _seat = self.gateway.seat(&self.key)?;
+        let mut call = self.gateway.open_call(arrival, Kind::ToolCall, &self.key).await?;
+        describe(&self.gateway, &request, &mut call);
+        let outcome = self.admitted(request, &mut call).await;
+        match outcome {
+            Ok(result) => {
+                call.close(&Ended::Ok(200));
+                Ok(result)
+            }
+            Err(error) => {
+                call.close(&Ended::by(&error));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl KeyCaller {
+    async fn admitted(&self, request: ToolRequest, call: &mut Call) -> Result<Box<RawValue>, Error> {
+        // Sent again here and not only at the list: the law may have changed since the list was made.
+        if !self.may_call(&request.tool.policy) && !self.is_in_group(&request.tool.policy) {
+            return Err(Error::of(crate::error::Code::ToolUnknown));
+        }
+        let ask = Ask { upper: request.tool.price, tokens: 0, at: Mono::now() };
+        let ticket = admit::admit(&self.key.limits, ask).await?;
+        call.running = Some(ticket.start());
+        call.fee = request.tool.price;
+        call.record.attempts = 1;
+        match self.gateway.federation.call(request.into_call()).await {
+            Ok(outcome) => Ok(outcome.result),
+            Err(error) => {
+                if error.is_without_effect() {
+                    call.fee = althing_domain::money::NanoUsd::ZERO;
+                }
+                Err(failure(&error))
+            }
+        }
+    }
+
+    fn is_in_group(&self, policy: &str) -> bool {
+        self.key.tools.contains(&Pattern::from("*")) || self.key.groups.iter().any(|it| self.view.group_has(it.as_str(), policy))
+    }
+}
+
+fn describe(gateway: &Gateway, request: &ToolRequest, call: &mut Call) {
+    let (server, tool): (Arc<str>, Arc<str>) = (Arc::from(request.tool.server.as_str()), Arc::clone(&request.tool.name));
+    call.series = Some(gateway.metrics.tool(&server, &tool));
+    call.price = Price::default();
+    call.record.server = Some(server);
+    call.record.tool = Some(tool);
+    call.record.parent = request.parent.as_deref().and_then(|it| uuid::Uuid::parse_str(it).ok()).map(|it| it.as_u128());
+    let arguments = request.arguments.as_ref().map_or("{}", |it| it.get());
+    call.record.arguments_sha256 = digest(&SHA256, arguments.as_bytes()).as_ref().try_into().ok();
+    if gateway.settings.keep_arguments {
+        call.record.arguments = Some(Payload(Bytes::copy_from_slice(arguments.as_bytes())));
+    }
+}
+
+/// The request with the caller's tools in it; `None` where nothing is added.
+///
+/// # Errors
+///
+/// Where the caller's filter or its own tools cannot be read.
+pub fn tools_for(
+    gateway: &Arc<Gateway>,
+    view: &Arc<View>,
+    key: &Arc<KeyView>,
+    dialect: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Option<Vec<u8>>, Error> {
+    if key.tools.is_empty() && key.groups.is_empty() {
+        return Ok(None);
+    }
+    let catalog = gateway.federation.catalog();
+    let Some(format) = Format::of_dialect(dialect).filter(|_| !catalog.is_empty()) else { return Ok(None) };
+    let filter = Arc::new(Filter::from_headers(headers)?);
+    let scope = Scope::all(KeyCaller::new(gateway, view, key), filter);
+    Prepared::new(&scope, &catalog, format).put_into(body)
+}
