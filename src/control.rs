@@ -5,3 +5,5 @@ mod replica;
 
 pub use self::propose::{Control, Error, Options, StartError};
 pub use self::replica::Committed;
+pub mod compile;
+pub mod view;

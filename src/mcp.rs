@@ -5,6 +5,7 @@
 
 mod arguments;
 pub mod bridge;
+pub mod caller;
 pub mod call;
 pub mod catalog;
 pub mod demo_server;

@@ -17,14 +17,14 @@ pub fn put(caller: &KeyView, headers: &mut HeaderMap) {
     if let Some(it) = left.requests {
         set("x-ratelimit-limit-requests", it.limit.into());
         set("x-ratelimit-remaining-requests", it.remaining.into());
-        if let Ok(value) = HeaderValue::from_str(&format!("{}ms", it.reset_after.as_millis())) {
+        if let Ok(value) = HeaderValue::from_str(&format!("{}ms", it.reset.as_millis())) {
             set("x-ratelimit-reset-requests", value);
         }
     }
     if let Some(it) = left.tokens {
         set("x-ratelimit-limit-tokens", it.limit.into());
         set("x-ratelimit-remaining-tokens", it.remaining.into());
-        if let Ok(value) = HeaderValue::from_str(&format!("{}ms", it.reset_after.as_millis())) {
+        if let Ok(value) = HeaderValue::from_str(&format!("{}ms", it.reset.as_millis())) {
             set("x-ratelimit-reset-tokens", value);
         }
     }

@@ -146,7 +146,7 @@ pub fn own_key(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
     }
     let left = admit::left(&caller.limits, admit::Mono::now());
     let rate = |it: Option<admit::LeftRate>| {
-        it.map(|it| json!({ "limit": it.limit, "remaining": it.remaining, "reset_ms": u64::try_from(it.reset_after.as_millis()).unwrap_or(u64::MAX) }))
+        it.map(|it| json!({ "limit": it.limit, "remaining": it.remaining, "reset_ms": u64::try_from(it.reset.as_millis()).unwrap_or(u64::MAX) }))
     };
     let budgets: Vec<Value> = admit::left::money(&caller.limits)
         .iter()
