@@ -88,7 +88,7 @@ pub fn prepare(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) 
 
 /// Whether a body in the vendor's own dialect holds what this vendor refuses.
 fn must_translate(inbound: &Inbound<'_>, vendor: &Vendor) -> bool {
-    inbound.op == Op::Chat && vendor.quirks.must_translate(&inbound.body)
+    inbound.op == Op::Chat && vendor.quirks().must_translate(&inbound.body)
 }
 
 fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> Outbound {
@@ -101,7 +101,7 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
         rewrite.remove(Field::Fallbacks);
     }
     if inbound.op == Op::Chat {
-        vendor.quirks.adapt(&inbound.scan, &inbound.body, &mut rewrite);
+        vendor.quirks().adapt(&inbound.scan, &inbound.body, &mut rewrite);
     }
     if let Some(most) = max_output {
         bound_output(inbound, vendor, most, &mut rewrite);
@@ -120,7 +120,7 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
 fn bound_output(inbound: &Inbound<'_>, vendor: &Vendor, most: u64, rewrite: &mut Rewrite<'_>) {
     match inbound.op {
         Op::Chat => {
-            let field = vendor.quirks.max_tokens_field();
+            let field = vendor.quirks().max_tokens_field();
             rewrite.set(field, most.to_string());
         }
         Op::Responses => {
