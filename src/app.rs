@@ -34,7 +34,7 @@ use crate::settle::{Recorder, WhenFull};
 use crate::tasks::Tasks;
 use crate::telemetry::metric::{self, Metrics};
 
-pub use run::run;
+pub use run::{print_started, run};
 
 /// How long open requests may go on after the node was asked to end.
 pub const DRAIN: Duration = Duration::from_secs(30);
@@ -174,7 +174,14 @@ impl Node {
         let accept = Tasks::default();
         let connections = Arc::clone(&gateway.connections);
         let mut failure = control.failure();
-        let serving = tokio::spawn_serve(listener.serve(api, accept.clone(), connections, DRAIN), &tasks);
+        let serving = {
+            let accept = accept.clone();
+            tasks.spawn("listener", async move {
+                if !listener.serve(api, accept, connections, DRAIN).await {
+                    tracing::warn!("some requests were still open when the time to drain was over");
+                }
+            })
+        };
         tokio::select! {
             () = stop => tracing::info!("asked to end: draining for at most {DRAIN:?}"),
             () = failed(&mut failure) => tracing::error!("the law failed on this node: ending"),
@@ -194,5 +201,130 @@ impl Node {
         control.shutdown().await;
         let log = tokio::task::spawn_blocking(move || log.shutdown());
         let _ = tokio::time::timeout(SHUTDOWN, log).await;
+    }
+}
+
+/// Keeps the compiled view equal to the law.
+fn compile(control: &Control, cells: &Arc<Cells>) -> Arc<arc_swap::ArcSwap<crate::control::view::View>> {
+    let opener = control.clone();
+    let secrets: Arc<dyn Resolver> = Arc::new(NodeResolver::new(Box::new(move |it| law::open_secret(&opener, it))));
+    let hasher = control.clone();
+    let mut compiler =
+        Compiler::new(Arc::clone(cells), secrets, Arc::new(move |shown| hasher.data_key().hasher().hash(shown)));
+    let views = compiler.views();
+    control.follow(Box::new(move |state, changes| match changes {
+        Some(changes) => compiler.update(state, changes),
+        None => compiler.rebuild(state),
+    }));
+    views
+}
+
+fn start_agent(
+    control: &Control,
+    cells: &Arc<Cells>,
+    signals: tokio::sync::mpsc::Receiver<crate::admit::budget::Signal>,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> (tokio::task::JoinHandle<()>, tokio_util::sync::CancellationToken) {
+    let incarnation = Incarnation::new(control.identity().incarnation);
+    let ledger = Arc::new(law::LawLedger(control.clone()));
+    let agent = Agent::new((Arc::clone(cells), signals), ledger, Arc::clone(clock), incarnation);
+    let stop = tokio_util::sync::CancellationToken::new();
+    (tasks.spawn("budget agent", agent.run(stop.clone())), stop)
+}
+
+fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<RequestLog, Error> {
+    let dir = config.node.data_dir.join("records");
+    let mut options = request_log::Options::new(&dir);
+    let days = |span: althing_domain::policy::Span| u32::try_from(span.0.get().div_ceil(DAY_MS)).unwrap_or(u32::MAX);
+    options.keep_days = days(config.records.keep);
+    options.bodies_keep_days = options.keep_days;
+    options.disk_bytes_max = config.records.max_disk.0;
+    let clock = Arc::clone(clock);
+    let clock: request_log::Clock = Arc::new(move || clock.now().0);
+    RequestLog::open(&options, clock).map_err(|source| Error::Records { dir, source })
+}
+
+fn federation(control: &Control, config: &Config, clock: &Arc<dyn Clock>, tasks: &Tasks) -> Federation {
+    let limits = federation::Limits { result_bytes_max: config.limits.mcp_result.bytes(), ..federation::Limits::default() };
+    Federation::new(federation::Options {
+        tasks: tasks.clone(),
+        clock: Arc::clone(clock),
+        secrets: Arc::new(ports::UpstreamSecrets::new(control)),
+        tokens: Arc::new(law::LawTokens(control.clone())),
+        guard: GuardProgram {
+            // The path of the running program; where the system does not say, the name it was installed under.
+            program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("althing")),
+            arguments: vec!["stdio-guard".into(), "--".into()],
+        },
+        limits,
+    })
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        node: Arc::from(config.node.name.as_str()),
+        auth: match config.auth {
+            section::AuthMode::Keys => auth::Mode::Keys,
+            section::AuthMode::Open => auth::Mode::Open,
+        },
+        body_bytes_max: config.limits.body.bytes(),
+        header_bytes_max: config.limits.header.bytes(),
+        requests_per_principal: config.limits.requests_per_principal.get(),
+        request_timeout: config.limits.request_timeout.duration(),
+        idle_stream: config.limits.idle_stream.duration(),
+        keep_bodies: match config.records.bodies {
+            section::Bodies::Off => KeepBodies::Off,
+            section::Bodies::Errors => KeepBodies::Errors,
+            section::Bodies::All => KeepBodies::All,
+        },
+        keep_arguments: config.records.arguments == section::Arguments::Full,
+        origins: config.browsers.origins.clone().into(),
+        loopback_only: config.listen.0.ip().is_loopback() && config.public_url.is_none(),
+    }
+}
+
+async fn bind(config: &Config) -> Result<Listener, Error> {
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => {
+            let cert = first::node_secret("tls.cert", &tls.cert)?;
+            let key = first::node_secret("tls.key", &tls.key)?;
+            let client_ca = tls.client_ca.as_ref().map(|it| first::node_secret("tls.client_ca", it)).transpose()?;
+            use secrecy::ExposeSecret;
+            let client_ca = client_ca.as_ref().map(ExposeSecret::expose_secret);
+            Some(crate::listen::tls::acceptor(cert.expose_secret(), key.expose_secret(), client_ca)?)
+        }
+    };
+    let address = config.listen.0;
+    Listener::bind(address, tls, config.limits.header.bytes()).await.map_err(|source| Error::Bind { address, source })
+}
+
+fn mcp_server(control: &Control, federation: &Federation, clock: &Arc<dyn Clock>, tasks: &Tasks) -> Result<McpServer, Error> {
+    // Handles must open on every node, so their key follows from the cluster's own.
+    let key = control.data_key().hasher().hash(b"althing/mcp-handles/1");
+    let keys = Keys::new(&key, None).map_err(|_| Error::Config("the key of MCP handles cannot be made".to_owned()))?;
+    Ok(McpServer::new(crate::mcp::server::Options {
+        catalogs: Arc::new(federation.clone()),
+        law: control.changes(),
+        keys,
+        clock: Arc::clone(clock),
+        tasks: tasks.clone(),
+        limits: Limits::default(),
+    }))
+}
+
+/// Decodes the catalogue before the first request needs it.
+fn warm_up(tasks: &Tasks) {
+    tasks.spawn("catalogue", async {
+        // Its panic would be counted by the blocking pool; there is nothing to do about it here.
+        let _ = tokio::task::spawn_blocking(|| althing_llm::catalog::has_vendor("openai")).await;
+    });
+}
+
+async fn failed(failure: &mut tokio::sync::watch::Receiver<Option<althing_cluster::Failure>>) {
+    if failure.wait_for(Option::is_some).await.is_err() {
+        // The sender is gone: the node is ending anyway.
+        std::future::pending::<()>().await;
     }
 }

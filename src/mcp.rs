@@ -19,3 +19,5 @@ pub mod scope;
 pub mod server;
 mod supervisor;
 pub mod upstream;
+
+pub use federation::{Federation, State};

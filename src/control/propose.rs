@@ -15,7 +15,7 @@ use althing_storage::raft_log::Quota;
 use althing_storage::{log, seal};
 use tokio::sync::watch;
 
-use super::replica::{Committed, Published, Replica};
+use super::replica::{Committed, Follow, Follower, Published, Replica};
 use crate::error::{self, Code};
 
 /// What to say in `Retry-After` where nobody knows how long it takes.
@@ -118,6 +118,7 @@ impl From<Error> for error::Error {
 pub struct Control {
     cluster: Cluster<Replica>,
     published: Published,
+    follow: Follow,
     clock: Arc<dyn Clock>,
     data_key: Arc<seal::DataKey>,
     dir: Arc<Dir>,
@@ -133,7 +134,7 @@ impl Control {
         let Options { dir, name, settings, quota } = options;
         let opened = tokio::task::spawn_blocking(move || open(&dir, quota)).await;
         let (dir, store) = opened.map_err(|error| StartError::Task(error.to_string()))??;
-        let (machine, published) = Replica::new();
+        let (machine, published, follow) = Replica::new();
         let parts = Parts {
             id: dir.identity().node_id,
             peer: Peer { name, address: String::new() },
@@ -151,7 +152,7 @@ impl Control {
                 return Err(error);
             }
         };
-        Ok(Self { cluster, published, clock, data_key, dir: Arc::new(dir) })
+        Ok(Self { cluster, published, follow, clock, data_key, dir: Arc::new(dir) })
     }
 
     /// Proposes a command, and waits until it is durable and visible in [`Control::state`].
@@ -168,6 +169,14 @@ impl Control {
     #[must_use]
     pub fn state(&self) -> Arc<State> {
         self.published.load_full()
+    }
+
+    /// Makes `follower` see the whole law now, and every change of it from now on, before its writer is answered.
+    /// Replaces an earlier one.
+    pub fn follow(&self, mut follower: Follower) {
+        let mut follow = self.follow.lock();
+        follower(&self.published.load_full(), None);
+        *follow = Some(follower);
     }
 
     /// Tells of every change: the log index up to which [`Control::state`] has come. Elections and members count as well.

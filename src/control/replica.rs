@@ -3,15 +3,24 @@
 use std::sync::Arc;
 
 use althing_cluster::{At, Frozen, RestoreError, StateMachine, Unknown};
+use althing_domain::apply::Changes;
 use althing_domain::command::{Command, Reply};
 use althing_domain::snapshot::Record;
 use althing_domain::state::{self, State};
 use althing_domain::time::UnixMillis;
 use althing_storage::snapshot;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 /// The state that every request reads. A read costs a few nanoseconds, and never waits.
 pub(super) type Published = Arc<ArcSwap<State>>;
+
+/// Follows the law: called with what a command changed, or with nothing where the whole state is another (a snapshot).
+/// Called before the command is acknowledged, so what follows from the law holds when its writer hears of it.
+pub type Follower = Box<dyn FnMut(&State, Option<&Changes>) + Send>;
+
+/// Where the follower is put once the node is up.
+pub(super) type Follow = Arc<Mutex<Option<Follower>>>;
 
 /// What the law answered, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,18 +32,22 @@ pub struct Committed {
 }
 
 /// This node's copy of the law.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Replica {
     state: State,
     published: Published,
+    follow: Follow,
+    /// What was applied and not published yet.
+    unpublished: Vec<Changes>,
+    is_restored: bool,
 }
 
 impl Replica {
     /// An empty law, and where its readers find it.
-    pub(super) fn new() -> (Self, Published) {
+    pub(super) fn new() -> (Self, Published, Follow) {
         let replica = Self::default();
-        let published = Arc::clone(&replica.published);
-        (replica, published)
+        let (published, follow) = (Arc::clone(&replica.published), Arc::clone(&replica.follow));
+        (replica, published, follow)
     }
 }
 
@@ -45,6 +58,9 @@ impl StateMachine for Replica {
         let command = Command::decode(command).map_err(|error| Unknown(described(&error)))?;
         let at = state::At { index: at.index, time: UnixMillis(at.time_ms) };
         let outcome = self.state.apply(at, &command);
+        if !outcome.changes.is_empty() {
+            self.unpublished.push(outcome.changes);
+        }
         Ok(Committed { index: outcome.index, reply: outcome.reply })
     }
 
@@ -52,6 +68,18 @@ impl StateMachine for Replica {
         // Entries of the cluster's own (elections, members) change nothing here.
         if self.published.load().index() != self.state.index() {
             self.published.store(Arc::new(self.state.clone()));
+        }
+        let changes = std::mem::take(&mut self.unpublished);
+        let is_restored = std::mem::take(&mut self.is_restored);
+        if changes.is_empty() && !is_restored {
+            return;
+        }
+        if let Some(follower) = self.follow.lock().as_mut() {
+            if is_restored {
+                follower(&self.state, None);
+            } else {
+                changes.iter().for_each(|it| follower(&self.state, Some(it)));
+            }
         }
     }
 
@@ -74,6 +102,8 @@ impl StateMachine for Replica {
             return Err(error);
         }
         self.state = restored.map_err(|error| RestoreError::Unknown(described(&error)))?;
+        self.unpublished.clear();
+        self.is_restored = true;
         Ok(())
     }
 }
