@@ -1,5 +1,6 @@
 //! Every route. Hot ones are found here and go straight to the stages; the rest is an axum router.
 
+pub mod admin;
 pub mod body;
 pub mod face;
 pub mod limits;

@@ -21,6 +21,7 @@ use crate::api::Api;
 use crate::auth;
 use crate::clock::SystemClock;
 use crate::control::compile::Compiler;
+use crate::control::view::View;
 use crate::control::{self, Control};
 use crate::execute::retry::RetryBudget;
 use crate::gateway::{Gateway, KeepBodies, Settings};
@@ -146,7 +147,7 @@ impl Node {
         });
 
         let admin = ports::admin(&control, &gateway, &log, &config);
-        let first = first::writes(&admin, &control, &config, apply_file).await?;
+        let first = first::writes(&admin, &config, apply_file).await?;
         ports::follow_servers(&control, &federation, &tasks);
         let listener = bind(&config).await?;
         let address = listener.address().map_err(|source| Error::Bind { address: config.listen.0, source })?;
@@ -205,9 +206,9 @@ impl Node {
 }
 
 /// Keeps the compiled view equal to the law.
-fn compile(control: &Control, cells: &Arc<Cells>) -> Arc<arc_swap::ArcSwap<crate::control::view::View>> {
+fn compile(control: &Control, cells: &Arc<Cells>) -> Arc<arc_swap::ArcSwap<View>> {
     let opener = control.clone();
-    let secrets: Arc<dyn Resolver> = Arc::new(NodeResolver::new(Box::new(move |it| law::open_secret(&opener, it))));
+    let secrets: Arc<dyn Resolver> = Arc::new(NodeResolver::new(Box::new(move |it| crate::api::admin::law::open_secret(opener.data_key(), it))));
     let hasher = control.clone();
     let mut compiler =
         Compiler::new(Arc::clone(cells), secrets, Arc::new(move |shown| hasher.data_key().hasher().hash(shown)));

@@ -44,6 +44,20 @@ impl KeyLimits {
         self.budgets.iter().any(|it| it.is_strict())
     }
 
+    /// Both as one; `None` where neither bounds anything. Copies only where both do.
+    #[must_use]
+    pub fn joined(outer: &Arc<Self>, inner: &Arc<Self>) -> Option<Arc<Self>> {
+        match (outer.is_empty(), inner.is_empty()) {
+            (true, true) => None,
+            (false, true) => Some(Arc::clone(outer)),
+            (true, false) => Some(Arc::clone(inner)),
+            (false, false) => Some(Arc::new(Self {
+                budgets: outer.budgets.iter().chain(&inner.budgets).map(Arc::clone).collect(),
+                rates: outer.rates.iter().chain(&inner.rates).map(Arc::clone).collect(),
+            })),
+        }
+    }
+
     /// The budgets, from the outermost level in.
     #[must_use]
     pub fn budgets(&self) -> &[Arc<BudgetCell>] {

@@ -145,7 +145,7 @@ pub fn own_key(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
         return llm::failure(dialect, &Error::of(Code::MethodNotAllowed), arrival);
     }
     let left = admit::left(&caller.limits, admit::Mono::now());
-    let rate = |it: Option<admit::LeftRate>| {
+    let rate = |it: Option<admit::rate::LeftRate>| {
         it.map(|it| json!({ "limit": it.limit, "remaining": it.remaining, "reset_ms": u64::try_from(it.reset.as_millis()).unwrap_or(u64::MAX) }))
     };
     let budgets: Vec<Value> = admit::left::money(&caller.limits)

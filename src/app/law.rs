@@ -1,81 +1,31 @@
 //! The law, as other parts ask for it.
 
-use std::sync::Arc;
-
 use althing_domain::command::{Command, NodeAsks, Op, Reply};
-use althing_domain::digest::Digest;
 use althing_domain::id::Name;
-use althing_domain::state::State;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroizing;
 
 use crate::admit::ledger::{Answer, Batch, Finished, Ledger, LedgerError};
-use crate::api::admin::ports::{Law, Outcome};
 use crate::control::Control;
 use crate::error::{Code, Error};
 use crate::mcp::upstream::TokenStore;
 
-/// What a sealed value of policy is bound to. Sealed values move with their object (a rename, an export), so the
-/// object is not part of it.
-const SECRET_AAD: &[u8] = b"althing/policy-secret/1";
 const OAUTH_AAD: &[u8] = b"althing/oauth-grant/1";
 /// Who writes what no person asked for.
 const SELF: &str = "althing";
 
-/// The law of this node.
-#[derive(Clone)]
-pub struct LawOf(pub Control);
-
-/// Opens a sealed value of policy.
-#[must_use]
-pub fn open_secret(control: &Control, sealed: &str) -> Option<SecretString> {
-    open(control, sealed, SECRET_AAD)
-}
-
-fn open(control: &Control, sealed: &str, aad: &[u8]) -> Option<SecretString> {
-    let opened = control.data_key().open(sealed, aad).ok()?;
-    Some(SecretString::from(std::str::from_utf8(&opened).ok()?))
-}
-
-#[async_trait]
-impl Law for LawOf {
-    fn state(&self) -> Arc<State> {
-        self.0.state()
-    }
-
-    async fn propose(&self, request_id: u128, who: &str, op: Op) -> Result<Outcome, Error> {
-        let command = Command { request_id, who: who.to_owned(), op };
-        let committed = self.0.propose(&command).await.map_err(Error::from)?;
-        Ok(Outcome { index: committed.index, reply: committed.reply })
-    }
-
-    fn hash(&self, shown: &[u8]) -> Digest {
-        Digest(self.0.data_key().hasher().hash(shown))
-    }
-
-    fn seal(&self, value: &str) -> Result<String, Error> {
-        self.0.data_key().seal(value.as_bytes(), SECRET_AAD).map_err(|_| Error::of(Code::Internal))
-    }
-
-    fn open(&self, sealed: &str) -> Option<SecretString> {
-        open_secret(&self.0, sealed)
-    }
-
-    fn create_token(&self, prefix: &str) -> Result<Zeroizing<String>, Error> {
-        althing_storage::seal::create_token(prefix).map_err(|_| Error::of(Code::Internal))
-    }
-}
-
 /// The money ledger, which is part of the law.
-pub struct LawLedger(pub Control);
+pub(super) struct LawLedger(pub(super) Control);
 
 impl LawLedger {
     async fn propose(&self, op: Op) -> Result<Reply, LedgerError> {
         let command = Command { request_id: rand::random(), who: SELF.to_owned(), op };
         match self.0.propose(&command).await {
             Ok(committed) => Ok(committed.reply),
-            Err(error) => Err(LedgerError::from(Error::from(error))),
+            Err(error) => {
+                let error = Error::from(error);
+                Err(if error.code == Code::NoQuorum { LedgerError::NoQuorum } else { LedgerError::Failed(error.to_string()) })
+            }
         }
     }
 
@@ -93,7 +43,7 @@ impl Ledger for LawLedger {
                 let grants = all.swap_remove(0);
                 Ok(Answer { grants: grants.grants, unknown: grants.unknown, stale: grants.stale })
             }
-            _ => Err(LedgerError::from(Error::of(Code::Internal))),
+            other => Err(LedgerError::Failed(format!("{other:?}"))),
         }
     }
 
@@ -111,7 +61,7 @@ impl Ledger for LawLedger {
 }
 
 /// OAuth grants of MCP servers, sealed into the law.
-pub struct LawTokens(pub Control);
+pub(super) struct LawTokens(pub(super) Control);
 
 impl LawTokens {
     async fn propose(&self, op: Op) -> Result<(), String> {
@@ -131,7 +81,7 @@ impl TokenStore for LawTokens {
     async fn load(&self, server: &Name) -> Result<Option<SecretString>, String> {
         let state = self.0.state();
         let Some(sealed) = state.oauth(server.as_str()) else { return Ok(None) };
-        match open(&self.0, sealed, OAUTH_AAD) {
+        match open(&self.0, sealed) {
             Some(grant) => Ok(Some(grant)),
             None => Err("the stored grant does not open with this cluster's keys".to_owned()),
         }
@@ -146,4 +96,9 @@ impl TokenStore for LawTokens {
     async fn forget(&self, server: &Name) -> Result<(), String> {
         self.propose(Op::DeleteOauth { server: server.clone() }).await
     }
+}
+
+fn open(control: &Control, sealed: &str) -> Option<SecretString> {
+    let opened = control.data_key().open(sealed, OAUTH_AAD).ok()?;
+    Some(SecretString::from(std::str::from_utf8(&opened).ok()?))
 }

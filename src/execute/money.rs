@@ -56,9 +56,9 @@ impl Bound {
         };
         let tokens = if run.inbound.op.is_embedding() { estimate } else { estimate + output.min(RATE_OUTPUT_TOKENS) };
         let ask = Ask { upper, tokens, at: Mono::now() };
-        // Anthropic and others bill what the key's default allows only if they hear of it.
-        let defaulted = run.inbound.scan.max_output().is_none() && is_strict && !run.inbound.op.is_embedding();
-        let max_output = defaulted.then_some(output).filter(|_| !run.inbound.op.is_count());
+        // A bound that only we know must be told to the upstream, or it would not hold. A stream is metered instead.
+        let is_ours = run.inbound.scan.max_output().is_none() && listed_cap(target) != Some(output);
+        let max_output = (is_ours && is_strict && !run.inbound.stream && 0 < output).then_some(output);
         Ok(Self { ask, input, max_output, is_dirty: false })
     }
 }
@@ -68,8 +68,13 @@ fn output_cap(run: &Run<'_>, target: &Target) -> u64 {
     if run.inbound.op.is_embedding() || run.inbound.op.is_count() {
         return 0;
     }
-    let listed = || catalog::find(target.provider.vendor.name, &target.model).and_then(|it| it.max_output_tokens);
-    run.inbound.scan.max_output().or(run.caller.default_max_tokens).or_else(listed).unwrap_or(OUTPUT_TOKENS_DEFAULT)
+    let stated = run.inbound.scan.max_output().or(run.caller.default_max_tokens);
+    stated.or_else(|| listed_cap(target)).unwrap_or(OUTPUT_TOKENS_DEFAULT)
+}
+
+/// The most that the model can write, as the catalogue has it.
+fn listed_cap(target: &Target) -> Option<u64> {
+    catalog::find(target.provider.vendor.name, &target.model)?.max_output_tokens
 }
 
 fn upper(run: &Run<'_>, price: &Price, input: u64, output: u64) -> NanoUsd {

@@ -203,6 +203,6 @@ fn keep(run: &Run<'_>, call: &mut Call, failed: bool, body: &Bytes) {
         KeepBodies::All => true,
     };
     if wanted {
-        call.keep_bodies(Bodies { request: KeptBody::new(run.inbound.body.clone()), response: KeptBody::new(body.clone()) });
+        call.keep_bodies(Bodies { request: KeptBody::new(&run.inbound.body), response: KeptBody::new(body) });
     }
 }

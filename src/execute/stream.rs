@@ -205,7 +205,7 @@ impl Parts {
         let (bytes, is_whole, failure) = match &mut self.way {
             Way::Pass { tap } => {
                 let bytes = tap.finish();
-                (bytes, tap.progress() == Progress::Done, tap.progress() == Progress::Failed)
+                (bytes, tap.progress() == Progress::Complete, tap.progress() == Progress::Failed)
             }
             Way::Translate(translation) => {
                 let bytes = translation.finish(self.encoder.as_mut());
@@ -241,10 +241,11 @@ impl Parts {
         self.call.meter(usage, stated.is_none() || !self.is_done());
         let cost = self.call.cost();
         let slice = self.call.price.upper_bound(0, SLICE_TOKENS);
+        let is_done = self.is_done();
         let running = self.call.running.as_mut()?;
         // Half a slice is kept in hand for what is generated while the upstream hears that it is to stop.
         let margin = NanoUsd(slice.0 / 2);
-        if cost.saturating_add(margin) <= running.upper() || self.is_done() || running.extend(slice) {
+        if cost.saturating_add(margin) <= running.upper() || is_done || running.extend(slice) {
             return None;
         }
         let mut bytes = Vec::new();
@@ -254,7 +255,7 @@ impl Parts {
 
     fn is_done(&self) -> bool {
         match &self.way {
-            Way::Pass { tap } => tap.progress() == Progress::Done,
+            Way::Pass { tap } => tap.progress() == Progress::Complete,
             Way::Translate(translation) => translation.is_whole,
         }
     }

@@ -136,3 +136,11 @@ pub enum CallError {
         result: Box<RawValue>,
     },
 }
+
+impl CallError {
+    /// Whether nothing can have reached the server, so that nothing is charged.
+    #[must_use]
+    pub const fn is_without_effect(&self) -> bool {
+        matches!(self, Self::UnknownTool | Self::Unavailable { .. } | Self::Busy { .. })
+    }
+}

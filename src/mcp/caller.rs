@@ -154,7 +154,7 @@ pub fn tools_for(
         return Ok(None);
     }
     let catalog = gateway.federation.catalog();
-    let Some(format) = Format::of_dialect(dialect).filter(|_| !catalog.is_empty()) else { return Ok(None) };
+    let Some(format) = Format::of_dialect(dialect).filter(|_| !catalog.tools.is_empty()) else { return Ok(None) };
     let filter = Arc::new(Filter::from_headers(headers)?);
     let scope = Scope::all(KeyCaller::new(gateway, view, key), filter);
     Prepared::new(&scope, &catalog, format).put_into(body)
