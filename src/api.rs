@@ -39,7 +39,11 @@ pub struct Api {
 }
 
 impl Handler for Api {
-    async fn handle(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let arrival = Arrival::now();
         let method = request.method().clone();
         let mut response = match self.check_edge(peer, &request) {
@@ -65,7 +69,9 @@ impl Api {
             return llm::serve(&self.gateway, arrival, face, &parts, body).await;
         }
         match path {
-            "/v1/mcp/tool/execute" if parts.method == Method::POST => mcp::execute(self, arrival, &parts, body).await,
+            "/v1/mcp/tool/execute" if parts.method == Method::POST => {
+                mcp::execute(self, arrival, &parts, body).await
+            }
             "/v1/mcp/tool/execute" => self.method_not_allowed(&parts, arrival, "POST"),
             "/healthz" => ops::healthz(),
             "/readyz" => ops::readyz(&self.gateway),
@@ -82,17 +88,28 @@ impl Api {
                 }
             }
             _ if is_later(path) => {
-                let error = Error::new(Code::NotSupported, format!("`{path}` is not served by this version"));
+                let error = Error::new(
+                    Code::NotSupported,
+                    format!("`{path}` is not served by this version"),
+                );
                 llm::failure(face::dialect_of_path(path), &error, arrival)
             }
             _ => {
-                let error = Error::new(Code::NotFound, format!("there is no route `{}`", crate::mcp::server::shown(path)));
+                let error = Error::new(
+                    Code::NotFound,
+                    format!("there is no route `{}`", crate::mcp::server::shown(path)),
+                );
                 llm::failure(face::dialect_of_path(path), &error, arrival)
             }
         }
     }
 
-    fn method_not_allowed(&self, parts: &http::request::Parts, arrival: Arrival, allowed: &'static str) -> Response<Body> {
+    fn method_not_allowed(
+        &self,
+        parts: &http::request::Parts,
+        arrival: Arrival,
+        allowed: &'static str,
+    ) -> Response<Body> {
         let text = format!("this route takes {allowed}, not {}", parts.method);
         let error = Error::new(Code::MethodNotAllowed, text);
         let mut response = llm::failure(face::dialect_of_path(parts.uri.path()), &error, arrival);
@@ -103,13 +120,20 @@ impl Api {
     /// What is checked before anything is read: header size, and who may ask from a browser.
     fn check_edge(&self, _peer: SocketAddr, request: &Request<Incoming>) -> Result<(), Error> {
         let limit = self.gateway.settings.header_bytes_max;
-        let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let bytes: usize = request
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
         if limit < bytes + request.uri().path().len() + request.uri().query().map_or(0, str::len) {
-            let text = format!("the request's headers are larger than {limit} bytes (`limits.header`)");
+            let text =
+                format!("the request's headers are larger than {limit} bytes (`limits.header`)");
             return Err(Error::new(Code::HeaderTooLarge, text));
         }
         if self.gateway.draining.load(Ordering::Relaxed) && !request.uri().path().ends_with('z') {
-            return Err(Error::of(Code::Draining).with_retry_after(std::time::Duration::from_secs(1)));
+            return Err(
+                Error::of(Code::Draining).with_retry_after(std::time::Duration::from_secs(1))
+            );
         }
         mcp::check_origin(&self.gateway, request)
     }
@@ -139,7 +163,10 @@ fn is_later(path: &str) -> bool {
         "/cohere/",
         "/litellm/",
     ];
-    LATER.iter().any(|it| path.starts_with(it) || path.strip_prefix("/openai").is_some_and(|rest| rest.starts_with(it)))
+    LATER.iter().any(|it| {
+        path.starts_with(it)
+            || path.strip_prefix("/openai").is_some_and(|rest| rest.starts_with(it))
+    })
 }
 
 /// Headers that an error brings beside its body.
@@ -149,6 +176,7 @@ pub(crate) fn put_error_headers(error: &Error, headers: &mut HeaderMap) {
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
     if error.code == Code::MissingKey || error.code == Code::InvalidKey {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"althing\""));
+        headers
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"althing\""));
     }
 }

@@ -143,14 +143,18 @@ impl Node {
             retries: RetryBudget::default(),
             draining: AtomicBool::new(false),
             connections: Arc::new(Connections::default()),
-            is_leading: Box::new(move || leading.status().leader.is_some() && leading.failure().borrow().is_none()),
+            is_leading: Box::new(move || {
+                leading.status().leader.is_some() && leading.failure().borrow().is_none()
+            }),
         });
 
         let admin = ports::admin(&control, &gateway, &log, &config);
         let first = first::writes(&admin, &config, apply_file).await?;
         ports::follow_servers(&control, &federation, &tasks);
         let listener = bind(&config).await?;
-        let address = listener.address().map_err(|source| Error::Bind { address: config.listen.0, source })?;
+        let address = listener
+            .address()
+            .map_err(|source| Error::Bind { address: config.listen.0, source })?;
         let api = Arc::new(Api {
             mcp: mcp_server(&control, &federation, &clock, &tasks)?,
             executor: Executor::new(Arc::new(federation), tasks.clone()),
@@ -158,8 +162,12 @@ impl Node {
             gateway: Arc::clone(&gateway),
         });
         warm_up(&tasks);
-        let started =
-            Started { address, is_tls: config.tls.is_some(), admin_key: first.admin_key, virtual_keys: first.virtual_keys };
+        let started = Started {
+            address,
+            is_tls: config.tls.is_some(),
+            admin_key: first.admin_key,
+            virtual_keys: first.virtual_keys,
+        };
         Ok(Self { control, log, gateway, api, listener, tasks, agent, agent_stop, started })
     }
 
@@ -208,10 +216,15 @@ impl Node {
 /// Keeps the compiled view equal to the law.
 fn compile(control: &Control, cells: &Arc<Cells>) -> Arc<arc_swap::ArcSwap<View>> {
     let opener = control.clone();
-    let secrets: Arc<dyn Resolver> = Arc::new(NodeResolver::new(Box::new(move |it| crate::api::admin::law::open_secret(opener.data_key(), it))));
+    let secrets: Arc<dyn Resolver> = Arc::new(NodeResolver::new(Box::new(move |it| {
+        crate::api::admin::law::open_secret(opener.data_key(), it)
+    })));
     let hasher = control.clone();
-    let mut compiler =
-        Compiler::new(Arc::clone(cells), secrets, Arc::new(move |shown| hasher.data_key().hasher().hash(shown)));
+    let mut compiler = Compiler::new(
+        Arc::clone(cells),
+        secrets,
+        Arc::new(move |shown| hasher.data_key().hasher().hash(shown)),
+    );
     let views = compiler.views();
     control.follow(Box::new(move |state, changes| match changes {
         Some(changes) => compiler.update(state, changes),
@@ -237,7 +250,9 @@ fn start_agent(
 fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<RequestLog, Error> {
     let dir = config.node.data_dir.join("records");
     let mut options = request_log::Options::new(&dir);
-    let days = |span: althing_domain::policy::Span| u32::try_from(span.0.get().div_ceil(DAY_MS)).unwrap_or(u32::MAX);
+    let days = |span: althing_domain::policy::Span| {
+        u32::try_from(span.0.get().div_ceil(DAY_MS)).unwrap_or(u32::MAX)
+    };
     options.keep_days = days(config.records.keep);
     options.bodies_keep_days = options.keep_days;
     options.disk_bytes_max = config.records.max_disk.0;
@@ -246,8 +261,16 @@ fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<RequestLog, Error
     RequestLog::open(&options, clock).map_err(|source| Error::Records { dir, source })
 }
 
-fn federation(control: &Control, config: &Config, clock: &Arc<dyn Clock>, tasks: &Tasks) -> Federation {
-    let limits = federation::Limits { result_bytes_max: config.limits.mcp_result.bytes(), ..federation::Limits::default() };
+fn federation(
+    control: &Control,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> Federation {
+    let limits = federation::Limits {
+        result_bytes_max: config.limits.mcp_result.bytes(),
+        ..federation::Limits::default()
+    };
     Federation::new(federation::Options {
         tasks: tasks.clone(),
         clock: Arc::clone(clock),
@@ -291,20 +314,36 @@ async fn bind(config: &Config) -> Result<Listener, Error> {
         Some(tls) => {
             let cert = first::node_secret("tls.cert", &tls.cert)?;
             let key = first::node_secret("tls.key", &tls.key)?;
-            let client_ca = tls.client_ca.as_ref().map(|it| first::node_secret("tls.client_ca", it)).transpose()?;
+            let client_ca = tls
+                .client_ca
+                .as_ref()
+                .map(|it| first::node_secret("tls.client_ca", it))
+                .transpose()?;
             use secrecy::ExposeSecret;
             let client_ca = client_ca.as_ref().map(ExposeSecret::expose_secret);
-            Some(crate::listen::tls::acceptor(cert.expose_secret(), key.expose_secret(), client_ca)?)
+            Some(crate::listen::tls::acceptor(
+                cert.expose_secret(),
+                key.expose_secret(),
+                client_ca,
+            )?)
         }
     };
     let address = config.listen.0;
-    Listener::bind(address, tls, config.limits.header.bytes()).await.map_err(|source| Error::Bind { address, source })
+    Listener::bind(address, tls, config.limits.header.bytes())
+        .await
+        .map_err(|source| Error::Bind { address, source })
 }
 
-fn mcp_server(control: &Control, federation: &Federation, clock: &Arc<dyn Clock>, tasks: &Tasks) -> Result<McpServer, Error> {
+fn mcp_server(
+    control: &Control,
+    federation: &Federation,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> Result<McpServer, Error> {
     // Handles must open on every node, so their key follows from the cluster's own.
     let key = control.data_key().hasher().hash(b"althing/mcp-handles/1");
-    let keys = Keys::new(&key, None).map_err(|_| Error::Config("the key of MCP handles cannot be made".to_owned()))?;
+    let keys = Keys::new(&key, None)
+        .map_err(|_| Error::Config("the key of MCP handles cannot be made".to_owned()))?;
     Ok(McpServer::new(crate::mcp::server::Options {
         catalogs: Arc::new(federation.clone()),
         law: control.changes(),

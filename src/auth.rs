@@ -37,13 +37,21 @@ pub enum Mode {
 /// # Errors
 ///
 /// [`Code::TwoKeys`] where two differ, [`Code::InvalidKey`] where one cannot be a key.
-pub fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Result<Option<Cow<'a, str>>, Error> {
+pub fn presented<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+) -> Result<Option<Cow<'a, str>>, Error> {
     let mut found: Option<Cow<'a, str>> = None;
     for value in headers.get_all(header::AUTHORIZATION) {
         let text = value.to_str().map_err(|_| unreadable())?;
         let token = match text.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            _ => return Err(Error::new(Code::InvalidKey, "`Authorization` must be `Bearer` and a key")),
+            _ => {
+                return Err(Error::new(
+                    Code::InvalidKey,
+                    "`Authorization` must be `Bearer` and a key",
+                ));
+            }
         };
         merge(&mut found, Cow::Borrowed(token))?;
     }
@@ -55,7 +63,9 @@ pub fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Result<O
     if let Some(query) = query {
         for pair in query.split('&') {
             if let Some(value) = pair.strip_prefix("key=") {
-                let text = percent_encoding::percent_decode_str(value).decode_utf8().map_err(|_| unreadable())?;
+                let text = percent_encoding::percent_decode_str(value)
+                    .decode_utf8()
+                    .map_err(|_| unreadable())?;
                 merge(&mut found, text)?;
             }
         }
@@ -115,7 +125,10 @@ fn unreadable() -> Error {
 }
 
 fn unknown() -> Error {
-    Error::new(Code::InvalidKey, "the key is not known here: check it, or ask an administrator for one")
+    Error::new(
+        Code::InvalidKey,
+        "the key is not known here: check it, or ask an administrator for one",
+    )
 }
 
 #[cfg(test)]

@@ -153,20 +153,27 @@ fn note_target(run: &Run<'_>, target: &Target, call: &mut Call) {
 /// # Errors
 ///
 /// [`Code::ResultTooLarge`], [`Code::UpstreamFailed`] where it breaks off, [`Code::UpstreamTimeout`].
-pub async fn collect(body: Incoming, bytes_max: usize, within: std::time::Duration) -> Result<Bytes, Error> {
+pub async fn collect(
+    body: Incoming,
+    bytes_max: usize,
+    within: std::time::Duration,
+) -> Result<Bytes, Error> {
     use http_body_util::{BodyExt, LengthLimitError, Limited};
 
     let collected = tokio::time::timeout(within, Limited::new(body, bytes_max).collect()).await;
     match collected {
         Ok(Ok(it)) => Ok(it.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Error::new(Code::ResultTooLarge, format!("the upstream's reply is larger than {bytes_max} bytes")))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::new(
+            Code::ResultTooLarge,
+            format!("the upstream's reply is larger than {bytes_max} bytes"),
+        )),
         Ok(Err(error)) => {
             tracing::debug!(%error, "an upstream's reply broke off");
             Err(Error::new(Code::UpstreamFailed, "the upstream's reply broke off before its end"))
         }
-        Err(_) => Err(Error::new(Code::UpstreamTimeout, "the upstream did not finish its reply in time")),
+        Err(_) => {
+            Err(Error::new(Code::UpstreamTimeout, "the upstream did not finish its reply in time"))
+        }
     }
 }
 

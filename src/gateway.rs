@@ -117,7 +117,12 @@ impl Gateway {
     /// # Errors
     ///
     /// Those of [`auth::caller`].
-    pub fn caller(&self, view: &View, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<KeyView>, Error> {
+    pub fn caller(
+        &self,
+        view: &View,
+        headers: &HeaderMap,
+        query: Option<&str>,
+    ) -> Result<Arc<KeyView>, Error> {
         auth::caller(view, self.settings.auth, headers, query, self.clock.now())
     }
 
@@ -133,7 +138,9 @@ impl Gateway {
         if before < limit {
             return Ok(seat);
         }
-        let text = format!("{limit} requests of this key are in flight on this node, as many as `limits.requests_per_principal` allows");
+        let text = format!(
+            "{limit} requests of this key are in flight on this node, as many as `limits.requests_per_principal` allows"
+        );
         Err(Error::new(Code::RateLimited, text).with_retry_after(Duration::from_secs(1)))
     }
 
@@ -142,10 +149,16 @@ impl Gateway {
     /// # Errors
     ///
     /// [`Code::RecordsFull`].
-    pub async fn open_call(&self, arrival: Arrival, kind: Kind, caller: &KeyView) -> Result<Call, Error> {
+    pub async fn open_call(
+        &self,
+        arrival: Arrival,
+        kind: Kind,
+        caller: &KeyView,
+    ) -> Result<Call, Error> {
         let room = self.recorder.room().await?;
         let at = self.clock.now().0;
-        let mut record = Record::new(arrival.id.as_u128(), at, Arc::clone(&self.settings.node), kind);
+        let mut record =
+            Record::new(arrival.id.as_u128(), at, Arc::clone(&self.settings.node), kind);
         record.key = Some(Arc::clone(&caller.label));
         record.team.clone_from(&caller.team_label);
         record.customer.clone_from(&caller.customer_label);

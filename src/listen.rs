@@ -38,7 +38,11 @@ const HEADERS_MAX: usize = 256;
 /// What is called with each request.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Never fails: failures are answers.
-    fn handle(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+    fn handle(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// A bound socket.
@@ -98,7 +102,11 @@ impl Listener {
     /// # Errors
     ///
     /// What the system says.
-    pub async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>, header_bytes_max: usize) -> std::io::Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        header_bytes_max: usize,
+    ) -> std::io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
         Ok(Self { socket, tls, header_bytes_max })
     }
@@ -201,7 +209,10 @@ impl<H: Handler> Connection<H> {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(buffer_bytes)
             .max_headers(HEADERS_MAX);
-        builder.http2().timer(TokioTimer::new()).max_header_list_size(u32::try_from(buffer_bytes).unwrap_or(u32::MAX));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(buffer_bytes).unwrap_or(u32::MAX));
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error = %error, "connection ended");

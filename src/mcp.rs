@@ -5,8 +5,8 @@
 
 mod arguments;
 pub mod bridge;
-pub mod caller;
 pub mod call;
+pub mod caller;
 pub mod catalog;
 pub mod demo_server;
 pub mod execute;

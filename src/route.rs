@@ -50,7 +50,10 @@ pub struct Wanted<'a> {
 /// [`Code::ModelUnknown`], [`Code::ModelForbidden`] and [`Code::InvalidField`] for the model and each fallback.
 pub fn plan(view: &View, key: &KeyView, wanted: &Wanted<'_>) -> Result<Plan, Error> {
     if TARGETS_MAX <= wanted.fallbacks.len() {
-        return Err(Error::field("fallbacks", format_args!("names more than {} models", TARGETS_MAX - 1)));
+        return Err(Error::field(
+            "fallbacks",
+            format_args!("names more than {} models", TARGETS_MAX - 1),
+        ));
     }
     let mut targets = SmallVec::new();
     resolve(view, key, wanted.model, wanted.dialect, "model", &mut targets)?;
@@ -94,7 +97,11 @@ fn resolve(
         fitting.retain(|it| it.2);
     }
     if fitting.is_empty() {
-        return Err(if is_served { forbidden(name, field) } else { unknown(view, key, name, field) });
+        return Err(if is_served {
+            forbidden(name, field)
+        } else {
+            unknown(view, key, name, field)
+        });
     }
     order(&mut fitting, dialect);
     // The first is the choice; the others that know the model can take over.
@@ -104,19 +111,30 @@ fn resolve(
     Ok(())
 }
 
-fn explicit(key: &KeyView, provider: &Arc<ProviderView>, model: &str, field: &str) -> Result<Target, Error> {
+fn explicit(
+    key: &KeyView,
+    provider: &Arc<ProviderView>,
+    model: &str,
+    field: &str,
+) -> Result<Target, Error> {
     let upstream = provider.upstream_model(model);
     let Some(rule) = key.allows(provider.name.as_str(), [model, &upstream]) else {
         return Err(forbidden(&format!("{}/{model}", provider.name), field));
     };
     if !provider.enabled {
-        return Err(Error::new(Code::ModelUnknown, format!("`{field}`: the provider `{}` is disabled", provider.name)));
+        return Err(Error::new(
+            Code::ModelUnknown,
+            format!("`{field}`: the provider `{}` is disabled", provider.name),
+        ));
     }
     if let Some(problem) = &provider.broken {
         tracing::warn!(provider.name = %provider.name, %problem, "a broken provider was asked for");
         return Err(Error::new(
             Code::UpstreamUnreachable,
-            format!("the provider `{}` is not set up right: an administrator finds why at /api/status", provider.name),
+            format!(
+                "the provider `{}` is not set up right: an administrator finds why at /api/status",
+                provider.name
+            ),
         ));
     }
     Ok(target(provider, rule, model))
@@ -176,5 +194,9 @@ fn unknown(view: &View, key: &KeyView, model: &str, field: &str) -> Error {
     } else {
         format!("name it as `provider/model` with one of: {}", names.join(", "))
     };
-    Error::new(Code::ModelUnknown, format!("no provider of this key serves the model `{model}`: {hint}")).with_param(field)
+    Error::new(
+        Code::ModelUnknown,
+        format!("no provider of this key serves the model `{model}`: {hint}"),
+    )
+    .with_param(field)
 }

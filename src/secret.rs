@@ -54,9 +54,9 @@ impl NodeResolver {
 impl Resolver for NodeResolver {
     fn resolve(&self, secret: &Secret) -> Result<SecretString, Unresolved> {
         match secret.form() {
-            Form::Env(name) => {
-                althing_config::env::var(name).map(SecretString::from).ok_or_else(|| Unresolved::Env(name.to_owned()))
-            }
+            Form::Env(name) => althing_config::env::var(name)
+                .map(SecretString::from)
+                .ok_or_else(|| Unresolved::Env(name.to_owned())),
             Form::File(path) => read_file(path),
             Form::Sealed(sealed) => (self.open)(sealed).ok_or(Unresolved::Sealed),
             Form::Literal(_) => Err(Unresolved::Clear),

@@ -80,7 +80,13 @@ impl Ended {
 impl Call {
     /// Opens a call that began at `started`. `room` is where its record will go.
     #[must_use]
-    pub fn open(record: Record, started: Instant, room: Room, recorder: &Arc<Recorder>, metrics: &Arc<Metrics>) -> Self {
+    pub fn open(
+        record: Record,
+        started: Instant,
+        room: Room,
+        recorder: &Arc<Recorder>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         metrics.in_flight.inc();
         Self {
             record,

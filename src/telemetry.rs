@@ -11,7 +11,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The filter does not read.
-    #[error("telemetry.log: `{filter}` is not a filter such as `info` or `althing=debug,info`: {problem}")]
+    #[error(
+        "telemetry.log: `{filter}` is not a filter such as `info` or `althing=debug,info`: {problem}"
+    )]
     Filter {
         /// As it was given.
         filter: String,

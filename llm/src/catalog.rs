@@ -77,16 +77,21 @@ impl Usd {
         let listed = |it: Option<Listed>| it.map(|it| it.0);
         let input = listed(self.input)?;
         // Where reasoning is billed apart, the dearer of the two bounds a call.
-        let output = listed(self.output).unwrap_or_default().max(listed(self.output_reasoning).unwrap_or_default());
-        let long = [(200_000, self.input_above_200k, self.output_above_200k), (272_000, self.input_above_272k, self.output_above_272k)]
-            .into_iter()
-            .find_map(|(above, long_input, long_output)| {
-                (long_input.is_some() || long_output.is_some()).then(|| Long {
-                    above,
-                    input: listed(long_input).unwrap_or(input),
-                    output: listed(long_output).unwrap_or(output),
-                })
-            });
+        let output = listed(self.output)
+            .unwrap_or_default()
+            .max(listed(self.output_reasoning).unwrap_or_default());
+        let long = [
+            (200_000, self.input_above_200k, self.output_above_200k),
+            (272_000, self.input_above_272k, self.output_above_272k),
+        ]
+        .into_iter()
+        .find_map(|(above, long_input, long_output)| {
+            (long_input.is_some() || long_output.is_some()).then(|| Long {
+                above,
+                input: listed(long_input).unwrap_or(input),
+                output: listed(long_output).unwrap_or(output),
+            })
+        });
         let base = ModelPrice {
             input_usd_per_million: input,
             cached_input_usd_per_million: listed(self.cache_read),
@@ -125,7 +130,8 @@ fn all() -> &'static [Entry] {
     ALL.get_or_init(|| {
         let mut text = String::new();
         // What is embedded was tested to decode; if it did not, models would have no known price, and say so.
-        let read = zstd::stream::read::Decoder::new(EMBEDDED).and_then(|mut it| it.read_to_string(&mut text));
+        let read = zstd::stream::read::Decoder::new(EMBEDDED)
+            .and_then(|mut it| it.read_to_string(&mut text));
         if read.is_err() {
             text.clear();
         }
@@ -156,14 +162,21 @@ mod tests {
 
     /// Set `ALTHING_REWRITE=1` to pack it anew.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test reads whether it may rewrite a generated file")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test reads whether it may rewrite a generated file"
+    )]
     fn what_is_embedded_is_the_list() {
         let source = std::fs::read(SOURCE).expect("list");
         if std::env::var("ALTHING_REWRITE").is_ok() {
-            std::fs::write(PACKED, zstd::encode_all(source.as_slice(), 19).expect("pack")).expect("write");
+            std::fs::write(PACKED, zstd::encode_all(source.as_slice(), 19).expect("pack"))
+                .expect("write");
         }
         let packed = std::fs::read(PACKED).expect("packed");
-        assert!(zstd::decode_all(packed.as_slice()).expect("unpack") == source, "run with ALTHING_REWRITE=1");
+        assert!(
+            zstd::decode_all(packed.as_slice()).expect("unpack") == source,
+            "run with ALTHING_REWRITE=1"
+        );
         assert!(packed == EMBEDDED || std::env::var("ALTHING_REWRITE").is_ok());
     }
 

@@ -39,8 +39,14 @@ impl Price {
             Some(long) if long.above < input_tokens => ModelPrice {
                 input_usd_per_million: long.input,
                 output_usd_per_million: long.output,
-                cached_input_usd_per_million: self.base.cached_input_usd_per_million.map(|it| it.max(long.input)),
-                cache_write_usd_per_million: self.base.cache_write_usd_per_million.map(|it| it.max(long.input)),
+                cached_input_usd_per_million: self
+                    .base
+                    .cached_input_usd_per_million
+                    .map(|it| it.max(long.input)),
+                cache_write_usd_per_million: self
+                    .base
+                    .cache_write_usd_per_million
+                    .map(|it| it.max(long.input)),
             },
             _ => self.base,
         }
@@ -50,7 +56,8 @@ impl Price {
     #[must_use]
     pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64) -> NanoUsd {
         let price = self.at(input_tokens);
-        let input = price.input_usd_per_million.max(price.cache_write_usd_per_million.unwrap_or_default());
+        let input =
+            price.input_usd_per_million.max(price.cache_write_usd_per_million.unwrap_or_default());
         round_up(input.exact(input_tokens) + price.output_usd_per_million.exact(output_tokens))
     }
 
@@ -61,9 +68,8 @@ impl Price {
         let left = money.saturating_sub(self.upper_bound(input_tokens, 0));
         match price.output_usd_per_million.0 {
             0 => u64::MAX,
-            per_million => {
-                u64::try_from(u128::from(left.0) * 1_000_000 / u128::from(per_million)).unwrap_or(u64::MAX)
-            }
+            per_million => u64::try_from(u128::from(left.0) * 1_000_000 / u128::from(per_million))
+                .unwrap_or(u64::MAX),
         }
     }
 }
@@ -100,12 +106,17 @@ mod tests {
             cache_write_usd_per_million: Some(PerMillion(3_750_000_000)),
             output_usd_per_million: PerMillion(15_000_000_000),
         },
-        long: Some(Long { above: 200_000, input: PerMillion(6_000_000_000), output: PerMillion(22_500_000_000) }),
+        long: Some(Long {
+            above: 200_000,
+            input: PerMillion(6_000_000_000),
+            output: PerMillion(22_500_000_000),
+        }),
     };
 
     #[test]
     fn cached_written_and_plain_input_each_cost_their_own() {
-        let usage = Usage { input: 1_000, cached_input: 600, cache_write: 300, output: 10, reasoning: 4 };
+        let usage =
+            Usage { input: 1_000, cached_input: 600, cache_write: 300, output: 10, reasoning: 4 };
         // 100 * 3000 + 600 * 300 + 300 * 3750 + 10 * 15000 nano-dollars.
         assert_eq!(cost(&usage, &PRICE), NanoUsd(300_000 + 180_000 + 1_125_000 + 150_000));
     }
@@ -122,7 +133,13 @@ mod tests {
             let bound = PRICE.upper_bound(input, output);
             for cached in [0, input / 2, input] {
                 for written in [0, input - cached] {
-                    let usage = Usage { input, cached_input: cached, cache_write: written, output, reasoning: 0 };
+                    let usage = Usage {
+                        input,
+                        cached_input: cached,
+                        cache_write: written,
+                        output,
+                        reasoning: 0,
+                    };
                     assert!(cost(&usage, &PRICE) <= bound, "{usage:?}");
                 }
             }

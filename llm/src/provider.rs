@@ -87,7 +87,12 @@ const fn is_openai(dialect: &str) -> bool {
     matches!(dialect.as_bytes(), b"openai")
 }
 
-const fn compatible(name: &'static str, dialect: &'static str, auth: Auth, has_embeddings: bool) -> Vendor {
+const fn compatible(
+    name: &'static str,
+    dialect: &'static str,
+    auth: Auth,
+    has_embeddings: bool,
+) -> Vendor {
     Vendor {
         name,
         base_url: "",
@@ -138,7 +143,11 @@ pub fn find(name: &str, dialect: Option<DialectName>) -> &'static Vendor {
         (_, Some(DialectName::Gemini)) => &COMPATIBLE[2],
         (_, Some(DialectName::Demo)) => &COMPATIBLE[3],
         (_, Some(DialectName::OpenAi) | None) => {
-            if name == "demo" { &COMPATIBLE[3] } else { &COMPATIBLE[0] }
+            if name == "demo" {
+                &COMPATIBLE[3]
+            } else {
+                &COMPATIBLE[0]
+            }
         }
     }
 }

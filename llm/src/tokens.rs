@@ -34,7 +34,8 @@ pub fn upper_bound_input(body: &[u8]) -> u64 {
 fn base64_run(body: &[u8], at: usize) -> usize {
     let rest = body.get(at..).unwrap_or_default();
     let start = rest.iter().take_while(|b| matches!(b, b' ' | b':' | b'"' | b'\n' | b'\t')).count();
-    let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_');
+    let is_base64 =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_');
     rest.get(start..).unwrap_or_default().iter().take_while(|b| is_base64(b)).count()
 }
 

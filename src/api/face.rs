@@ -47,7 +47,11 @@ impl Op {
             Self::Chat | Self::Embeddings => "openai",
             Self::Responses => "openai_responses",
             Self::Messages | Self::CountMessages => "anthropic",
-            Self::Generate | Self::StreamGenerate | Self::Embed | Self::BatchEmbed | Self::CountGemini => "gemini",
+            Self::Generate
+            | Self::StreamGenerate
+            | Self::Embed
+            | Self::BatchEmbed
+            | Self::CountGemini => "gemini",
         }
     }
 
@@ -105,11 +109,15 @@ const PATH_SEGMENT: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
 pub fn of_path(path: &str) -> Option<Face<'_>> {
     let fixed = |op: Op| Some(Face { op, dialect: dialect::by_name(op.dialect())?, model: None });
     match path {
-        "/v1/chat/completions" | "/openai/v1/chat/completions" | "/openai/chat/completions" => fixed(Op::Chat),
+        "/v1/chat/completions" | "/openai/v1/chat/completions" | "/openai/chat/completions" => {
+            fixed(Op::Chat)
+        }
         "/v1/responses" | "/openai/v1/responses" | "/openai/responses" => fixed(Op::Responses),
         "/v1/embeddings" | "/openai/v1/embeddings" | "/openai/embeddings" => fixed(Op::Embeddings),
         "/v1/messages" | "/anthropic/v1/messages" => fixed(Op::Messages),
-        "/v1/messages/count_tokens" | "/anthropic/v1/messages/count_tokens" => fixed(Op::CountMessages),
+        "/v1/messages/count_tokens" | "/anthropic/v1/messages/count_tokens" => {
+            fixed(Op::CountMessages)
+        }
         _ => gemini(path),
     }
 }
@@ -148,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_gemini_path_names_its_model_and_operation() {
-        let face = of_path("/genai/v1beta/models/openai%2Fgpt-4o:streamGenerateContent").expect("face");
+        let face =
+            of_path("/genai/v1beta/models/openai%2Fgpt-4o:streamGenerateContent").expect("face");
         assert_eq!((face.op, face.model.as_deref()), (Op::StreamGenerate, Some("openai/gpt-4o")));
         let face = of_path("/v1beta/models/gemini-2.5-flash:countTokens").expect("face");
         assert_eq!((face.op, face.model.as_deref()), (Op::CountGemini, Some("gemini-2.5-flash")));

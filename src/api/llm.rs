@@ -25,7 +25,13 @@ use crate::route::{self, Wanted};
 use crate::settle::{Call, Ended};
 
 /// Answers a request on a model.
-pub async fn serve(gateway: &Arc<Gateway>, arrival: Arrival, face: Face<'_>, parts: &Parts, body: Incoming) -> Response<Body> {
+pub async fn serve(
+    gateway: &Arc<Gateway>,
+    arrival: Arrival,
+    face: Face<'_>,
+    parts: &Parts,
+    body: Incoming,
+) -> Response<Body> {
     let view = gateway.views.load_full();
     let caller = match gateway.caller(&view, &parts.headers, parts.uri.query()) {
         Ok(it) => it,
@@ -91,7 +97,9 @@ fn plan<'a>(
     let mut scanned = scan::scan(&body).map_err(|it| scan_error(it))?;
     let mut body = body;
     if !face.op.is_embedding() && !face.op.is_count() {
-        if let Some(with_tools) = tools_for(gateway, view, caller, face.op.dialect(), &parts.headers, &body)? {
+        if let Some(with_tools) =
+            tools_for(gateway, view, caller, face.op.dialect(), &parts.headers, &body)?
+        {
             body = with_tools.into();
             scanned = scan::scan(&body).map_err(|it| scan_error(it))?;
         }
@@ -101,7 +109,9 @@ fn plan<'a>(
         None => Cow::Owned(
             scanned
                 .model(&body)
-                .ok_or_else(|| Error::field("model", "is required: name a model, such as `openai/gpt-4o`"))?
+                .ok_or_else(|| {
+                    Error::field("model", "is required: name a model, such as `openai/gpt-4o`")
+                })?
                 .into_owned(),
         ),
     };
@@ -117,8 +127,16 @@ fn plan<'a>(
         _ => scanned.stream(),
     };
     let query = parts.uri.query().map(without_key);
-    let inbound =
-        Inbound { op: face.op, dialect: face.dialect, body, scan: scanned, model, stream, query, headers: &parts.headers };
+    let inbound = Inbound {
+        op: face.op,
+        dialect: face.dialect,
+        body,
+        scan: scanned,
+        model,
+        stream,
+        query,
+        headers: &parts.headers,
+    };
     Ok((inbound, plan))
 }
 
@@ -146,12 +164,15 @@ fn clamp(headers: &HeaderMap) -> Result<Option<Clamp>, Error> {
     match text_header(headers, "x-althing-budget") {
         Some("clamp") => Ok(Some(Clamp::Allowed)),
         Some("strict") => Ok(Some(Clamp::Forbidden)),
-        _ => Err(Error::new(Code::InvalidHeader, "`x-althing-budget` must be `clamp` or `strict`").with_param("x-althing-budget")),
+        _ => Err(Error::new(Code::InvalidHeader, "`x-althing-budget` must be `clamp` or `strict`")
+            .with_param("x-althing-budget")),
     }
 }
 
 /// Sets the content type of a JSON answer.
 pub(super) fn json(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

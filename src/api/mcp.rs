@@ -38,7 +38,9 @@ pub async fn serve(api: &Api, arrival: Arrival, parts: Parts, body: Incoming) ->
         "/sse" => api.mcp.handle_sse(&request, caller, Target::All),
         "/sse/message" => api.mcp.handle_sse_message(&request, caller),
         _ => match path.strip_prefix("/mcp/") {
-            Some(group) if !group.contains('/') => api.mcp.handle(request, caller, Target::Group(group.to_owned())).await,
+            Some(group) if !group.contains('/') => {
+                api.mcp.handle(request, caller, Target::Group(group.to_owned())).await
+            }
             _ => return plain(&Error::of(Code::NotFound), arrival),
         },
     };
@@ -86,9 +88,13 @@ pub fn check_origin(gateway: &Gateway, request: &Request<Incoming>) -> Result<()
     if let Some(origin) = headers.get(header::ORIGIN) {
         let origin = origin.to_str().unwrap_or("");
         let host = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or("");
-        let is_same = origin.split_once("://").is_some_and(|(_, rest)| !host.is_empty() && rest == host);
+        let is_same =
+            origin.split_once("://").is_some_and(|(_, rest)| !host.is_empty() && rest == host);
         let is_listed = gateway.settings.origins.iter().any(|it| it == origin);
-        if !is_listed && !(is_same && is_local_name(host)) && !(is_same && gateway.settings.auth == auth::Mode::Keys) {
+        if !is_listed
+            && !(is_same && is_local_name(host))
+            && !(is_same && gateway.settings.auth == auth::Mode::Keys)
+        {
             let text = "this origin may not call: an administrator lists it in `browsers.origins`";
             return Err(Error::new(Code::Forbidden, text));
         }
@@ -122,10 +128,19 @@ mod tests {
 
     #[test]
     fn only_names_of_loopback_are_local() {
-        for name in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", "127.9.9.9", "a.localhost"] {
+        for name in
+            ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", "127.9.9.9", "a.localhost"]
+        {
             assert!(is_local_name(name), "{name}");
         }
-        for name in ["", "example.com", "localhost.example.com", "10.0.0.1", "[2001:db8::1]", "127.0.0.1.nip.io"] {
+        for name in [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "10.0.0.1",
+            "[2001:db8::1]",
+            "127.0.0.1.nip.io",
+        ] {
             assert!(!is_local_name(name), "{name}");
         }
     }

@@ -17,9 +17,15 @@ use crate::gateway::Arrival;
 /// Whether the path lists models, or shows one.
 #[must_use]
 pub fn is_list(path: &str) -> bool {
-    let rest = ["/v1/models", "/openai/v1/models", "/anthropic/v1/models", "/genai/v1beta/models", "/v1beta/models"]
-        .iter()
-        .find_map(|it| path.strip_prefix(it));
+    let rest = [
+        "/v1/models",
+        "/openai/v1/models",
+        "/anthropic/v1/models",
+        "/genai/v1beta/models",
+        "/v1beta/models",
+    ]
+    .iter()
+    .find_map(|it| path.strip_prefix(it));
     rest.is_some_and(|it| it.is_empty() || (it.starts_with('/') && 1 < it.len()))
 }
 
@@ -38,13 +44,16 @@ pub fn list(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
         return llm::failure(dialect, &Error::of(Code::MethodNotAllowed), arrival);
     }
     let models = models_of(&view, &caller);
-    let one = path.split_once("/models/").map(|it| percent_encoding::percent_decode_str(it.1).decode_utf8_lossy());
+    let one = path
+        .split_once("/models/")
+        .map(|it| percent_encoding::percent_decode_str(it.1).decode_utf8_lossy());
     let body = match one {
         None => shape.all(&models),
         Some(name) => match models.iter().find(|it| it.id == name || it.bare() == name) {
             Some(model) => shape.one(model),
             None => {
-                let error = Error::new(Code::ModelUnknown, format!("this key may use no model `{name}`"));
+                let error =
+                    Error::new(Code::ModelUnknown, format!("this key may use no model `{name}`"));
                 return llm::failure(dialect, &error, arrival);
             }
         },
@@ -75,7 +84,9 @@ enum Shape {
 fn shape(path: &str, parts: &Parts) -> Shape {
     if path.contains("/v1beta/") {
         Shape::Gemini
-    } else if path.starts_with("/anthropic/") || (!path.starts_with("/openai/") && parts.headers.contains_key("anthropic-version")) {
+    } else if path.starts_with("/anthropic/")
+        || (!path.starts_with("/openai/") && parts.headers.contains_key("anthropic-version"))
+    {
         Shape::Anthropic
     } else {
         Shape::OpenAi
@@ -85,7 +96,9 @@ fn shape(path: &str, parts: &Parts) -> Shape {
 impl Shape {
     fn one(self, model: &Model) -> Value {
         match self {
-            Self::OpenAi => json!({ "id": model.id, "object": "model", "created": 0, "owned_by": model.provider }),
+            Self::OpenAi => {
+                json!({ "id": model.id, "object": "model", "created": 0, "owned_by": model.provider })
+            }
             Self::Anthropic => json!({
                 "type": "model", "id": model.id, "display_name": model.id, "created_at": "1970-01-01T00:00:00Z",
             }),
@@ -116,7 +129,10 @@ fn models_of(view: &View, caller: &KeyView) -> BTreeSet<Model> {
         for name in names(provider) {
             let upstream = provider.upstream_model(name);
             if caller.allows(provider.name.as_str(), [name, &upstream]).is_some() {
-                models.insert(Model { id: format!("{}/{name}", provider.name), provider: provider.name.to_string() });
+                models.insert(Model {
+                    id: format!("{}/{name}", provider.name),
+                    provider: provider.name.to_string(),
+                });
             }
         }
     }
@@ -128,8 +144,19 @@ fn names(provider: &ProviderView) -> impl Iterator<Item = &str> {
         .iter()
         .filter(|it| matches!(&*it.mode, "chat" | "responses" | "embedding" | "completion"))
         .map(|it| &*it.model);
-    let named = provider.keys.iter().flat_map(|it| &it.models).map(|it| it.0.as_str()).filter(|it| !it.contains('*'));
-    provider.aliases.keys().map(String::as_str).chain(provider.prices.keys().map(String::as_str)).chain(named).chain(listed)
+    let named = provider
+        .keys
+        .iter()
+        .flat_map(|it| &it.models)
+        .map(|it| it.0.as_str())
+        .filter(|it| !it.contains('*'));
+    provider
+        .aliases
+        .keys()
+        .map(String::as_str)
+        .chain(provider.prices.keys().map(String::as_str))
+        .chain(named)
+        .chain(listed)
 }
 
 /// `GET /v1/key`: the caller's own key, and what it has left.

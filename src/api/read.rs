@@ -19,7 +19,10 @@ const BODY_IDLE: Duration = Duration::from_secs(30);
 ///
 /// [`Code::UnsupportedMediaType`], [`Code::BodyTooLarge`], [`Code::RequestTimeout`], and [`Code::Cancelled`] where it stops half way.
 pub async fn body(gateway: &Gateway, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Error> {
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
         return Err(Error::of(Code::UnsupportedMediaType));
     }
     limited(body, gateway.settings.body_bytes_max).await
@@ -33,7 +36,12 @@ pub async fn body(gateway: &Gateway, headers: &HeaderMap, body: Incoming) -> Res
 pub async fn limited(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Error> {
     use http_body::Body as _;
 
-    let too_large = || Error::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes (`limits.body`)"));
+    let too_large = || {
+        Error::new(
+            Code::BodyTooLarge,
+            format!("the body is larger than {bytes_max} bytes (`limits.body`)"),
+        )
+    };
     if (bytes_max as u64) < body.size_hint().lower() {
         return Err(too_large());
     }
@@ -44,7 +52,9 @@ pub async fn limited(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Erro
         let frame = match next {
             Err(_) => return Err(Error::of(Code::RequestTimeout)),
             Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(Error::new(Code::Cancelled, "the body stopped before its end")),
+            Ok(Some(Err(_))) => {
+                return Err(Error::new(Code::Cancelled, "the body stopped before its end"));
+            }
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };

@@ -25,13 +25,15 @@ pub(super) struct Made {
 ///
 /// [`Error::Config`] names the setting, never the value.
 pub(super) fn node_secret(setting: &str, secret: &NodeSecret) -> Result<SecretString, Error> {
-    althing_config::secret_ref::resolve(&secret.0).map_err(|it| Error::Config(format!("{setting}: {it}")))
+    althing_config::secret_ref::resolve(&secret.0)
+        .map_err(|it| Error::Config(format!("{setting}: {it}")))
 }
 
 /// Writes what the start must: the admin key that the file names or a new one, then the file's policy where the law is
 /// empty or `apply` asks for it.
 pub(super) async fn writes(admin: &Admin, config: &Config, apply: bool) -> Result<Made, Error> {
-    let configured = config.admin.key.as_ref().map(|it| node_secret("admin.key", it)).transpose()?;
+    let configured =
+        config.admin.key.as_ref().map(|it| node_secret("admin.key", it)).transpose()?;
     let key = start::ensure_admin_key(admin.law.as_ref(), configured.as_ref()).await;
     let admin_key = match key.map_err(|it| Error::First(it.to_string()))? {
         AdminKey::Made(key) => Some(key),
@@ -48,7 +50,11 @@ pub(super) async fn writes(admin: &Admin, config: &Config, apply: bool) -> Resul
     }
     let applied = start::apply_file(admin, config.policy.clone(), FILE).await;
     let applied = applied.map_err(|it| Error::First(refused(&it)))?;
-    tracing::info!(objects = config.policy.len(), index = applied.index, "the file's policy is in the law");
+    tracing::info!(
+        objects = config.policy.len(),
+        index = applied.index,
+        "the file's policy is in the law"
+    );
     made.virtual_keys = applied
         .keys
         .into_iter()
@@ -62,7 +68,8 @@ fn tell_difference(objects: usize, config: &Config) {
     if objects == 0 {
         return;
     }
-    let file = config.file.as_ref().map_or_else(|| "FILE".to_owned(), |it| it.display().to_string());
+    let file =
+        config.file.as_ref().map_or_else(|| "FILE".to_owned(), |it| it.display().to_string());
     tracing::warn!(
         objects,
         "the file's policy differs from the law, which stands: see `althing diff -f {file}`, take it with `althing apply -f {file}`, or start with --apply"

@@ -24,7 +24,11 @@ impl LawLedger {
             Ok(committed) => Ok(committed.reply),
             Err(error) => {
                 let error = Error::from(error);
-                Err(if error.code == Code::NoQuorum { LedgerError::NoQuorum } else { LedgerError::Failed(error.to_string()) })
+                Err(if error.code == Code::NoQuorum {
+                    LedgerError::NoQuorum
+                } else {
+                    LedgerError::Failed(error.to_string())
+                })
             }
         }
     }
@@ -50,7 +54,11 @@ impl Ledger for LawLedger {
     async fn finish(&self, finished: Vec<Finished>) -> Result<(), LedgerError> {
         let mut lives: std::collections::BTreeMap<u64, Vec<_>> = std::collections::BTreeMap::new();
         for it in finished {
-            let lease = althing_domain::command::FinalLease { budget: it.budget, epoch: it.epoch, used: it.used };
+            let lease = althing_domain::command::FinalLease {
+                budget: it.budget,
+                epoch: it.epoch,
+                used: it.used,
+            };
             lives.entry(it.incarnation).or_default().push(lease);
         }
         for (incarnation, leases) in lives {

@@ -1,7 +1,6 @@
 //! Small adapters between the parts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use althing_config::Config;
 use althing_domain::policy::McpServer;
@@ -16,8 +15,8 @@ use crate::api::admin::{Admin, ports};
 use crate::control::Control;
 use crate::error::{Code, Error};
 use crate::gateway::Gateway;
-use crate::mcp::upstream::Secrets;
 use crate::mcp::Federation;
+use crate::mcp::upstream::Secrets;
 use crate::secret::{NodeResolver, Resolver};
 use crate::tasks::Tasks;
 
@@ -46,8 +45,13 @@ pub(super) fn follow_servers(control: &Control, federation: &Federation, tasks: 
         let mut last: Option<Vec<Arc<McpServer>>> = None;
         loop {
             changes.borrow_and_update();
-            let now: Vec<Arc<McpServer>> =
-                control.state().tables().mcp_servers.iter().map(|it| Arc::clone(&it.spec)).collect();
+            let now: Vec<Arc<McpServer>> = control
+                .state()
+                .tables()
+                .mcp_servers
+                .iter()
+                .map(|it| Arc::clone(&it.spec))
+                .collect();
             if last.as_ref() != Some(&now) {
                 federation.reconcile(&now);
                 last = Some(now);
@@ -61,14 +65,19 @@ pub(super) fn follow_servers(control: &Control, federation: &Federation, tasks: 
 }
 
 /// What administration needs.
-pub(super) fn admin(control: &Control, gateway: &Arc<Gateway>, log: &Arc<RequestLog>, config: &Config) -> Arc<Admin> {
+pub(super) fn admin(
+    control: &Control,
+    gateway: &Arc<Gateway>,
+    log: &Arc<RequestLog>,
+    config: &Config,
+) -> Arc<Admin> {
     let vendors = althing_llm::provider::ALL.iter().map(|it| it.name).chain(["demo"]).collect();
     let status = Arc::clone(gateway);
     let law = control.clone();
     Arc::new(Admin {
         law: Arc::new(control.clone()),
         servers: Arc::new(ServersOf(gateway.federation.clone())),
-        records: Arc::new(NoRecords),
+        records: crate::api::admin::records::router(Arc::clone(log)),
         status: Box::new(move || node_status(&status, &law)),
         clock: Arc::clone(&gateway.clock),
         allow: config.allow_list(),
@@ -84,8 +93,11 @@ fn node_status(gateway: &Gateway, control: &Control) -> Value {
         .providers
         .iter()
         .map(|it| {
-            let keys: Vec<Value> =
-                it.keys.iter().map(|key| json!({ "name": &*key.name, "usable": key.header.is_some() })).collect();
+            let keys: Vec<Value> = it
+                .keys
+                .iter()
+                .map(|key| json!({ "name": &*key.name, "usable": key.header.is_some() }))
+                .collect();
             json!({ "name": it.name, "enabled": it.enabled, "problem": it.broken, "keys": keys })
         })
         .collect();
@@ -144,21 +156,6 @@ impl ports::Servers for ServersOf {
         if !is_known {
             return Err(Error::of(Code::NotFound));
         }
-        let within = Duration::from_secs(30);
-        match tokio::time::timeout(within, begin(&self.0, server)).await {
-            Ok(Ok(url)) => Ok(url),
-            Ok(Err(problem)) => Err(Error::new(Code::UpstreamFailed, problem.to_string())),
-            Err(_) => Err(Error::of(Code::UpstreamTimeout)),
-        }
+        Err(Error::new(Code::NotSupported, "OAuth for MCP servers is not built in yet"))
     }
 }
-
-struct NoRecords;
-#[async_trait]
-impl ports::Records for NoRecords {
-    async fn logs(&self, _: &ports::Query) -> Result<Value, Error> { Err(Error::of(Code::NotSupported)) }
-    async fn log(&self, _: &str) -> Result<Value, Error> { Err(Error::of(Code::NotSupported)) }
-    async fn usage(&self, _: &ports::Query) -> Result<Value, Error> { Err(Error::of(Code::NotSupported)) }
-}
-
-async fn begin(_: &Federation, _: &str) -> Result<String, String> { Err("no".to_owned()) }

@@ -13,7 +13,11 @@ use super::{Error, Node, Started};
 /// # Errors
 ///
 /// [`Error`] where it cannot start.
-pub async fn run(config: Config, apply_file: bool, tell: impl FnOnce(&Started)) -> Result<(), Error> {
+pub async fn run(
+    config: Config,
+    apply_file: bool,
+    tell: impl FnOnce(&Started),
+) -> Result<(), Error> {
     let node = Node::start(config, apply_file).await?;
     tell(&node.started);
     tracing::info!(address = %node.started.address, "ready");
@@ -31,13 +35,19 @@ pub fn print_started(started: &Started) {
         let _ = writeln!(out, "admin key (shown once, kept as a hash): {}", key.expose_secret());
     }
     for (name, key) in &started.virtual_keys {
-        let _ = writeln!(out, "virtual key `{name}` (shown once, kept as a hash): {}", key.expose_secret());
+        let _ = writeln!(
+            out,
+            "virtual key `{name}` (shown once, kept as a hash): {}",
+            key.expose_secret()
+        );
     }
     let _ = out.flush();
 }
 
 async fn asked_to_end() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::warn!("signals cannot be heard: the process ends only by force");
         return std::future::pending().await;
     };

@@ -17,10 +17,12 @@ fn a_key_is_found_wherever_sdks_put_it() {
         ("x-bf-vk", "abc"),
         ("x-althing-key", "abc"),
     ] {
-        let found = presented(&headers(&[(name, value)]), None).expect("readable");
+        let headers = headers(&[(name, value)]);
+        let found = presented(&headers, None).expect("readable");
         assert_eq!(found.as_deref(), Some("abc"), "{name}");
     }
-    let found = presented(&HeaderMap::new(), Some("alt=sse&key=a%62c")).expect("readable");
+    let none = HeaderMap::new();
+    let found = presented(&none, Some("alt=sse&key=a%62c")).expect("readable");
     assert_eq!(found.as_deref(), Some("abc"));
 }
 

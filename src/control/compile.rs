@@ -13,7 +13,9 @@ use althing_domain::time::UnixMillis;
 use arc_swap::ArcSwap;
 use imbl::HashMap;
 
-use super::view::{BuildContext, Hasher, KeyProviderView, KeyView, ProviderView, Standing, View, same_client};
+use super::view::{
+    BuildContext, Hasher, KeyProviderView, KeyView, ProviderView, Standing, View, same_client,
+};
 use crate::admit::{Cells, LevelSpec};
 use crate::secret::Resolver;
 
@@ -53,12 +55,20 @@ impl Compiler {
         let mut view = View::clone(&self.views.load());
         view.index = state.index();
         view.admin = state.admin_key().map(|it| it.0);
-        view.groups = state.tables().tool_groups.iter().map(|it| (it.spec.name.clone(), Arc::clone(&it.spec))).collect();
+        view.groups = state
+            .tables()
+            .tool_groups
+            .iter()
+            .map(|it| (it.spec.name.clone(), Arc::clone(&it.spec)))
+            .collect();
         view.providers = self.providers(state, &view.providers);
         let old = std::mem::take(&mut view.keys);
         let hashes = std::mem::take(&mut view.hashes);
         for row in state.tables().virtual_keys.iter() {
-            let before = hashes.get(&row.spec.name).and_then(|it| old.get(it.first()?)).map(|it| Arc::clone(&it.0));
+            let before = hashes
+                .get(&row.spec.name)
+                .and_then(|it| old.get(it.first()?))
+                .map(|it| Arc::clone(&it.0));
             self.put_key(&mut view, state, &row.spec.name, before);
         }
         self.publish(view);
@@ -133,7 +143,11 @@ impl Compiler {
             models: it.models.clone(),
             weight: it.weight,
             limits: self.cells.limits_for(&[LevelSpec {
-                owner: Owner { level: Level::KeyProvider, name: spec.name.clone(), provider: Some(it.name.0.clone()) },
+                owner: Owner {
+                    level: Level::KeyProvider,
+                    name: spec.name.clone(),
+                    provider: Some(it.name.0.clone()),
+                },
                 budgets: spec.provider_budgets(at),
                 rate: it.rate.as_ref(),
             }]),
@@ -144,7 +158,10 @@ impl Compiler {
             team_label: path.team.map(|it| Arc::from(it.spec.name.as_str())),
             customer_label: path.customer.map(|it| Arc::from(it.spec.name.as_str())),
             standing: standing(path),
-            expires_at: spec.expires_at.as_deref().map(|it| UnixMillis::parse_rfc3339(it).unwrap_or_default()),
+            expires_at: spec
+                .expires_at
+                .as_deref()
+                .map(|it| UnixMillis::parse_rfc3339(it).unwrap_or_default()),
             providers: providers.collect(),
             tools: spec.tools.clone(),
             groups: spec.tool_groups.clone(),
@@ -155,7 +172,11 @@ impl Compiler {
     }
 
     /// Compiles the providers that are not as they were, and keeps the others with their connections.
-    fn providers(&mut self, state: &State, old: &[Arc<ProviderView>]) -> Arc<Vec<Arc<ProviderView>>> {
+    fn providers(
+        &mut self,
+        state: &State,
+        old: &[Arc<ProviderView>],
+    ) -> Arc<Vec<Arc<ProviderView>>> {
         let mut specs = Vec::new();
         let mut views = Vec::new();
         for row in state.tables().providers.iter() {
@@ -165,7 +186,10 @@ impl Compiler {
             let view = match (old_spec, old_view) {
                 (Some(spec), Some(view)) if *spec == row.spec => Arc::clone(view),
                 _ => {
-                    let reuse = old_spec.filter(|it| same_client(it, &row.spec)).and(old_view).map(|it| it.client.clone());
+                    let reuse = old_spec
+                        .filter(|it| same_client(it, &row.spec))
+                        .and(old_view)
+                        .map(|it| it.client.clone());
                     Arc::new(self.provider(&row.spec, reuse))
                 }
             };
@@ -176,10 +200,15 @@ impl Compiler {
         Arc::new(views)
     }
 
-    fn provider(&self, spec: &policy::Provider, reuse: Option<crate::execute::egress::Client>) -> ProviderView {
+    fn provider(
+        &self,
+        spec: &policy::Provider,
+        reuse: Option<crate::execute::egress::Client>,
+    ) -> ProviderView {
         let owner = Owner { level: Level::Provider, name: spec.name.clone(), provider: None };
         let budgets = Object::from(spec.clone());
-        let level = LevelSpec { owner, budgets: budgets.policy().budgets(), rate: spec.rate.as_ref() };
+        let level =
+            LevelSpec { owner, budgets: budgets.policy().budgets(), rate: spec.rate.as_ref() };
         let limits = self.cells.limits_for(&[level]);
         ProviderView::build(spec, BuildContext { secrets: self.secrets.as_ref(), reuse, limits })
     }
@@ -191,12 +220,21 @@ fn levels<'a>(path: &KeyPath<'a>) -> Vec<LevelSpec<'a>> {
 
     let mut levels = Vec::with_capacity(3);
     if let Some(customer) = path.customer {
-        let owner = Owner { level: Level::Customer, name: customer.spec.name.clone(), provider: None };
-        levels.push(LevelSpec { owner, budgets: customer.spec.budgets(), rate: customer.spec.rate.as_ref() });
+        let owner =
+            Owner { level: Level::Customer, name: customer.spec.name.clone(), provider: None };
+        levels.push(LevelSpec {
+            owner,
+            budgets: customer.spec.budgets(),
+            rate: customer.spec.rate.as_ref(),
+        });
     }
     if let Some(team) = path.team {
         let owner = Owner { level: Level::Team, name: team.spec.name.clone(), provider: None };
-        levels.push(LevelSpec { owner, budgets: team.spec.budgets(), rate: team.spec.rate.as_ref() });
+        levels.push(LevelSpec {
+            owner,
+            budgets: team.spec.budgets(),
+            rate: team.spec.rate.as_ref(),
+        });
     }
     let spec = &path.key.spec;
     let owner = Owner { level: Level::VirtualKey, name: spec.name.clone(), provider: None };
@@ -223,7 +261,13 @@ fn dependants(state: &State, kind: Kind, name: &Name) -> Vec<Name> {
         match kind {
             Kind::VirtualKey => keys.push(name),
             Kind::Team => {
-                keys.extend(state.referrers(Kind::Team, &name).into_iter().filter(|it| it.0 == Kind::VirtualKey).map(|it| it.1));
+                keys.extend(
+                    state
+                        .referrers(Kind::Team, &name)
+                        .into_iter()
+                        .filter(|it| it.0 == Kind::VirtualKey)
+                        .map(|it| it.1),
+                );
             }
             Kind::Provider | Kind::McpServer | Kind::ToolGroup | Kind::Customer => {}
         }

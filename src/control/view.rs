@@ -74,13 +74,16 @@ impl View {
     /// Whether the group names `server/tool`.
     #[must_use]
     pub fn group_has(&self, group: &str, policy_name: &str) -> bool {
-        self.groups.get(group).is_some_and(|it| it.tools.iter().any(|pattern| pattern.matches(policy_name)))
+        self.groups
+            .get(group)
+            .is_some_and(|it| it.tools.iter().any(|pattern| pattern.matches(policy_name)))
     }
 
     /// Whether `key` may use the group at all. Who may use every tool may use every group.
     #[must_use]
     pub fn may_use_group(&self, key: &KeyView, group: &str) -> bool {
         self.groups.contains_key(group)
-            && (key.groups.iter().any(|it| it.as_str() == group) || key.tools.contains(&Pattern::from("*")))
+            && (key.groups.iter().any(|it| it.as_str() == group)
+                || key.tools.contains(&Pattern::from("*")))
     }
 }

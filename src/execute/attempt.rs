@@ -35,10 +35,18 @@ pub enum Tried<'t> {
 }
 
 /// Tries `target`.
-pub async fn target<'t>(run: &Run<'_>, target: &'t Target, outbound: Outbound, call: &mut Call) -> Tried<'t> {
+pub async fn target<'t>(
+    run: &Run<'_>,
+    target: &'t Target,
+    outbound: Outbound,
+    call: &mut Call,
+) -> Tried<'t> {
     let keys = keys(&target.provider, &target.model);
     if keys.is_empty() && !target.provider.keys.is_empty() {
-        let text = format!("no key of the provider `{}` can be used for `{}`", target.provider.name, target.model);
+        let text = format!(
+            "no key of the provider `{}` can be used for `{}`",
+            target.provider.name, target.model
+        );
         return Tried::Failed(Error::new(Code::UpstreamUnreachable, text));
     }
     let mut last = Error::of(Code::UpstreamUnreachable);
@@ -52,7 +60,8 @@ pub async fn target<'t>(run: &Run<'_>, target: &'t Target, outbound: Outbound, c
                 return Tried::Answered(Answered { target, outbound, response });
             }
             Ok(response) => {
-                let (verdict, headers) = (retry::judge(response.status()), response.headers().clone());
+                let (verdict, headers) =
+                    (retry::judge(response.status()), response.headers().clone());
                 (verdict, failure(target, key, response).await, Some(headers))
             }
             Err(error) => (Verdict::Again, error, None),
@@ -63,9 +72,13 @@ pub async fn target<'t>(run: &Run<'_>, target: &'t Target, outbound: Outbound, c
             return Tried::Final(error);
         }
         last = error;
-        let is_last = at + 1 == retry::ATTEMPTS_PER_TARGET_MAX || retry::ATTEMPTS_MAX <= call.record.attempts;
+        let is_last =
+            at + 1 == retry::ATTEMPTS_PER_TARGET_MAX || retry::ATTEMPTS_MAX <= call.record.attempts;
         let other_key = verdict == Verdict::OtherKey && (at as usize) + 1 < keys.len();
-        if is_last || (verdict == Verdict::OtherKey && !other_key && !is_rate(&last)) || !run.gateway.retries.spend() {
+        if is_last
+            || (verdict == Verdict::OtherKey && !other_key && !is_rate(&last))
+            || !run.gateway.retries.spend()
+        {
             break;
         }
         if !other_key {
@@ -95,7 +108,9 @@ fn is_rate(error: &Error) -> bool {
 
 /// The keys that serve `model`, in the order of a weighted draw.
 fn keys<'p>(provider: &'p ProviderView, model: &str) -> SmallVec<[&'p KeyCell; 4]> {
-    let fits = |it: &&KeyCell| it.header.is_some() && it.models.iter().any(|pattern| pattern.matches(model));
+    let fits = |it: &&KeyCell| {
+        it.header.is_some() && it.models.iter().any(|pattern| pattern.matches(model))
+    };
     let mut keys: SmallVec<[&KeyCell; 4]> = provider.keys.iter().filter(fits).collect();
     for at in 0..keys.len().saturating_sub(1) {
         let total: u64 = keys[at..].iter().map(|it| u64::from(it.weight)).sum();
@@ -115,36 +130,62 @@ fn keys<'p>(provider: &'p ProviderView, model: &str) -> SmallVec<[&'p KeyCell; 4
     keys
 }
 
-async fn send(run: &Run<'_>, target: &Target, outbound: &Outbound, key: Option<&KeyCell>) -> Result<Response<Incoming>, Error> {
+async fn send(
+    run: &Run<'_>,
+    target: &Target,
+    outbound: &Outbound,
+    key: Option<&KeyCell>,
+) -> Result<Response<Incoming>, Error> {
     let request = request(target, outbound, key)?;
-    let sent = tokio::time::timeout(target.provider.timeout, target.provider.client.send(request)).await;
+    let sent =
+        tokio::time::timeout(target.provider.timeout, target.provider.client.send(request)).await;
     let _ = run;
     match sent {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(SendError::Connect(cause))) => {
             tracing::debug!(provider.name = %target.provider.name, %cause, "cannot connect");
-            Err(Error::new(Code::UpstreamUnreachable, format!("the provider `{}` cannot be reached", target.provider.name)))
+            Err(Error::new(
+                Code::UpstreamUnreachable,
+                format!("the provider `{}` cannot be reached", target.provider.name),
+            ))
         }
         Ok(Err(SendError::Broken(cause))) => {
             tracing::debug!(provider.name = %target.provider.name, %cause, "the connection broke");
-            Err(Error::new(Code::UpstreamFailed, format!("the connection to the provider `{}` broke", target.provider.name)))
+            Err(Error::new(
+                Code::UpstreamFailed,
+                format!("the connection to the provider `{}` broke", target.provider.name),
+            ))
         }
         Err(_) => Err(Error::new(
             Code::UpstreamTimeout,
-            format!("the provider `{}` did not begin to answer within {:?}", target.provider.name, target.provider.timeout),
+            format!(
+                "the provider `{}` did not begin to answer within {:?}",
+                target.provider.name, target.provider.timeout
+            ),
         )),
     }
 }
 
-fn request(target: &Target, outbound: &Outbound, key: Option<&KeyCell>) -> Result<Request<Full<Bytes>>, Error> {
-    let uri = target.provider.base.join(&outbound.path).map_err(|problem| Error::field("model", problem))?;
+fn request(
+    target: &Target,
+    outbound: &Outbound,
+    key: Option<&KeyCell>,
+) -> Result<Request<Full<Bytes>>, Error> {
+    let uri = target
+        .provider
+        .base
+        .join(&outbound.path)
+        .map_err(|problem| Error::field("model", problem))?;
     let mut request = Request::new(Full::new(outbound.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
     headers.reserve(8 + outbound.headers.len());
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("althing/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("althing/", env!("CARGO_PKG_VERSION"))),
+    );
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     append(headers, &outbound.headers);
     append(headers, &target.provider.headers);
@@ -164,17 +205,26 @@ fn append(headers: &mut HeaderMap, more: &[(HeaderName, HeaderValue)]) {
 async fn failure(target: &Target, key: Option<&KeyCell>, response: Response<Incoming>) -> Error {
     let status = response.status();
     let retry_after = retry::retry_after(response.headers());
-    let body = super::collect(response.into_body(), FAILURE_BYTES_MAX, FAILURE_WITHIN).await.unwrap_or_default();
+    let body = super::collect(response.into_body(), FAILURE_BYTES_MAX, FAILURE_WITHIN)
+        .await
+        .unwrap_or_default();
     let told = target.provider.vendor.chat().decode_failure(status.as_u16(), &body);
     let name = &target.provider.name;
     let mut error = match status.as_u16() {
         401..=403 => {
             tracing::warn!(provider.name = %name, provider.key = key.map(|it| &*it.name), status = status.as_u16(), "a provider refuses this gateway's credential");
-            Error::new(Code::UpstreamFailed, format!("the provider `{name}` refused this gateway's credential ({status})"))
+            Error::new(
+                Code::UpstreamFailed,
+                format!("the provider `{name}` refused this gateway's credential ({status})"),
+            )
         }
         _ => {
             let words = told.message.map(|it| redact(&it, target, key)).unwrap_or_default();
-            let text = if words.is_empty() { format!("the provider `{name}` answered {status}") } else { words };
+            let text = if words.is_empty() {
+                format!("the provider `{name}` answered {status}")
+            } else {
+                words
+            };
             Error::new(Code::UpstreamFailed, text)
         }
     };

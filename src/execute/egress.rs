@@ -106,7 +106,10 @@ impl Client {
     /// # Errors
     ///
     /// [`SendError`] says whether the request can have reached the upstream.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, SendError> {
         let sent = match &self.pool {
             Kind::Direct(pool) => pool.request(request).await,
             Kind::Proxied(pool) => pool.request(request).await,

@@ -54,11 +54,16 @@ impl Bound {
             (true, Some(price)) => upper(run, &price, input, output),
             (true, None) => return Err(price_unknown(target)),
         };
-        let tokens = if run.inbound.op.is_embedding() { estimate } else { estimate + output.min(RATE_OUTPUT_TOKENS) };
+        let tokens = if run.inbound.op.is_embedding() {
+            estimate
+        } else {
+            estimate + output.min(RATE_OUTPUT_TOKENS)
+        };
         let ask = Ask { upper, tokens, at: Mono::now() };
         // A bound that only we know must be told to the upstream, or it would not hold. A stream is metered instead.
         let is_ours = run.inbound.scan.max_output().is_none() && listed_cap(target) != Some(output);
-        let max_output = (is_ours && is_strict && !run.inbound.stream && 0 < output).then_some(output);
+        let max_output =
+            (is_ours && is_strict && !run.inbound.stream && 0 < output).then_some(output);
         Ok(Self { ask, input, max_output, is_dirty: false })
     }
 }

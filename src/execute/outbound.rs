@@ -60,7 +60,8 @@ pub enum ReplyWay {
 }
 
 /// Headers of the caller's that its own vendor understands and that are nobody's secret.
-const PASSED: [&str; 4] = ["anthropic-version", "anthropic-beta", "openai-beta", "x-stainless-helper-method"];
+const PASSED: [&str; 4] =
+    ["anthropic-version", "anthropic-beta", "openai-beta", "x-stainless-helper-method"];
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 /// Makes the request for `target`. `max_output`: the most output tokens that money allows, where that bounds the call.
@@ -68,10 +69,17 @@ const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// # Errors
 ///
 /// [`Code::InvalidField`] where the caller's request cannot be read, [`Code::NotSupported`] where the target cannot do it.
-pub fn prepare(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> Result<Outbound, Error> {
+pub fn prepare(
+    inbound: &Inbound<'_>,
+    target: &Target,
+    max_output: Option<u64>,
+) -> Result<Outbound, Error> {
     let vendor = target.provider.vendor;
     if inbound.op.is_embedding() && !vendor.has_embeddings {
-        return Err(Error::new(Code::NotSupported, format!("the provider `{}` makes no embeddings", target.provider.name)));
+        return Err(Error::new(
+            Code::NotSupported,
+            format!("the provider `{}` makes no embeddings", target.provider.name),
+        ));
     }
     if vendor.speaks(inbound.op.dialect()) && !must_translate(inbound, vendor) {
         return Ok(spliced(inbound, target, max_output));
@@ -94,7 +102,9 @@ fn must_translate(inbound: &Inbound<'_>, vendor: &Vendor) -> bool {
 fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> Outbound {
     let vendor = target.provider.vendor;
     let mut rewrite = Rewrite::new(&inbound.scan);
-    if inbound.scan.present(Field::Model).is_some() && inbound.scan.model(&inbound.body).as_deref() != Some(&*target.model) {
+    if inbound.scan.present(Field::Model).is_some()
+        && inbound.scan.model(&inbound.body).as_deref() != Some(&*target.model)
+    {
         rewrite.set_text(Field::Model, &target.model);
     }
     if inbound.scan.span(Field::Fallbacks).is_some() {
@@ -106,7 +116,8 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
     if let Some(most) = max_output {
         bound_output(inbound, vendor, most, &mut rewrite);
     }
-    let body = if rewrite.is_empty() { inbound.body.clone() } else { rewrite.apply(&inbound.body).into() };
+    let body =
+        if rewrite.is_empty() { inbound.body.clone() } else { rewrite.apply(&inbound.body).into() };
     let mut path = inbound.op.path(&target.model);
     if let Some(query) = inbound.query.as_deref().filter(|it| !it.is_empty()) {
         let separator = if path.contains('?') { '&' } else { '?' };
@@ -130,7 +141,10 @@ fn bound_output(inbound: &Inbound<'_>, vendor: &Vendor, most: u64, rewrite: &mut
             rewrite.set(Field::MaxTokens, most.to_string());
         }
         Op::Generate | Op::StreamGenerate => {
-            let old = inbound.scan.present(Field::GenerationConfig).and_then(|it| inbound.body.get(it.value.clone()));
+            let old = inbound
+                .scan
+                .present(Field::GenerationConfig)
+                .and_then(|it| inbound.body.get(it.value.clone()));
             let mut config: serde_json::Map<String, Value> =
                 old.and_then(|it| serde_json::from_slice(it).ok()).unwrap_or_default();
             config.remove("max_output_tokens");
@@ -144,7 +158,9 @@ fn bound_output(inbound: &Inbound<'_>, vendor: &Vendor, most: u64, rewrite: &mut
 fn passed(inbound: &Inbound<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers: Vec<_> = PASSED
         .iter()
-        .filter_map(|name| Some((HeaderName::from_static(name), inbound.headers.get(*name)?.clone())))
+        .filter_map(|name| {
+            Some((HeaderName::from_static(name), inbound.headers.get(*name)?.clone()))
+        })
         .collect();
     let version = HeaderName::from_static("anthropic-version");
     if inbound.op.dialect() == "anthropic" && !headers.iter().any(|it| it.0 == version) {
@@ -173,7 +189,13 @@ fn translated(
         Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
     });
     let reply = ReplyWay::From(upstream);
-    Ok(Outbound { path: wire.path, body: wire.body.into(), headers: headers.collect(), dropped: wire.dropped, reply })
+    Ok(Outbound {
+        path: wire.path,
+        body: wire.body.into(),
+        headers: headers.collect(),
+        dropped: wire.dropped,
+        reply,
+    })
 }
 
 /// Reads the caller's request into the gateway's own form.
@@ -192,7 +214,11 @@ fn without_fallbacks<'b>(inbound: &'b Inbound<'_>) -> Cow<'b, [u8]> {
     Cow::Owned(rewrite.apply(&inbound.body))
 }
 
-fn embeddings(inbound: &Inbound<'_>, target: &Target, upstream: &'static dyn Dialect) -> Result<Outbound, Error> {
+fn embeddings(
+    inbound: &Inbound<'_>,
+    target: &Target,
+    upstream: &'static dyn Dialect,
+) -> Result<Outbound, Error> {
     let path_model = (inbound.op.dialect() == "gemini").then_some(&*inbound.model);
     let body = without_fallbacks(inbound);
     let mut request = inbound.dialect.decode_embed(&body, path_model).map_err(refusal)?;

@@ -30,7 +30,12 @@ const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// # Errors
 ///
 /// What the caller is told; the call is closed by it.
-pub async fn deliver(run: &Run<'_>, answered: Answered<'_>, bound: Bound, mut call: Call) -> Result<Response<Body>, Error> {
+pub async fn deliver(
+    run: &Run<'_>,
+    answered: Answered<'_>,
+    bound: Bound,
+    mut call: Call,
+) -> Result<Response<Body>, Error> {
     let headers = headers(&answered, &call);
     let is_stream = run.inbound.stream && is_event_stream(answered.response.headers());
     if is_stream {
@@ -43,7 +48,9 @@ pub async fn deliver(run: &Run<'_>, answered: Answered<'_>, bound: Bound, mut ca
             let mut response = Response::new(Body::full(body));
             *response.status_mut() = status;
             *response.headers_mut() = headers;
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Ok(response)
         }
         Err(error) => {
@@ -54,13 +61,24 @@ pub async fn deliver(run: &Run<'_>, answered: Answered<'_>, bound: Bound, mut ca
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"))
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// Takes a reply whole, notes its usage, and gives it in the caller's dialect.
-async fn whole(run: &Run<'_>, answered: Answered<'_>, call: &mut Call) -> Result<(StatusCode, Bytes), Error> {
+async fn whole(
+    run: &Run<'_>,
+    answered: Answered<'_>,
+    call: &mut Call,
+) -> Result<(StatusCode, Bytes), Error> {
     let status = answered.response.status();
-    let body = collect(answered.response.into_body(), REPLY_BYTES_MAX, run.gateway.settings.request_timeout).await;
+    let body = collect(
+        answered.response.into_body(),
+        REPLY_BYTES_MAX,
+        run.gateway.settings.request_timeout,
+    )
+    .await;
     let body = match body {
         Ok(it) => it,
         Err(error) => {
@@ -72,11 +90,13 @@ async fn whole(run: &Run<'_>, answered: Answered<'_>, call: &mut Call) -> Result
     let result = match &answered.outbound.reply {
         ReplyWay::Same => same(run, &body, call).map(|()| body.clone()),
         ReplyWay::From(dialect) => translate(run, *dialect, &body, call),
-        ReplyWay::Embeddings(dialect, request) => dialect.decode_embed_reply(&body).map_err(refusal).map(|mut reply| {
-            call.meter(reply.usage, false);
-            reply.model = run.inbound.model.as_ref().to_owned();
-            Bytes::from(run.inbound.dialect.encode_embed_reply(request, &reply))
-        }),
+        ReplyWay::Embeddings(dialect, request) => {
+            dialect.decode_embed_reply(&body).map_err(refusal).map(|mut reply| {
+                call.meter(reply.usage, false);
+                reply.model = run.inbound.model.as_ref().to_owned();
+                Bytes::from(run.inbound.dialect.encode_embed_reply(request, &reply))
+            })
+        }
     };
     keep(run, call, result.is_err(), &body);
     result.map(|it| (status, it))
@@ -96,11 +116,19 @@ fn same(run: &Run<'_>, body: &Bytes, call: &mut Call) -> Result<(), Error> {
     // Without usage it may be no reply at all.
     match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Error::new(Code::UpstreamMalformed, "the upstream answered with something that is not JSON")),
+        Err(_) => Err(Error::new(
+            Code::UpstreamMalformed,
+            "the upstream answered with something that is not JSON",
+        )),
     }
 }
 
-fn translate(run: &Run<'_>, upstream: &dyn Dialect, body: &[u8], call: &mut Call) -> Result<Bytes, Error> {
+fn translate(
+    run: &Run<'_>,
+    upstream: &dyn Dialect,
+    body: &[u8],
+    call: &mut Call,
+) -> Result<Bytes, Error> {
     let reply = upstream.decode_reply(body).map_err(|error| {
         call.meter(estimated(run, body.len() as u64), true);
         refusal(error)
@@ -131,7 +159,13 @@ fn context(run: &Run<'_>, call: &Call) -> ReplyContext {
     }
 }
 
-fn stream(run: &Run<'_>, answered: Answered<'_>, bound: Bound, mut headers: HeaderMap, call: Call) -> Response<Body> {
+fn stream(
+    run: &Run<'_>,
+    answered: Answered<'_>,
+    bound: Bound,
+    mut headers: HeaderMap,
+    call: Call,
+) -> Response<Body> {
     let status = answered.response.status();
     let context = context(run, &call);
     let request_id = uuid::Uuid::from_u128(call.record.id).to_string();
@@ -147,7 +181,8 @@ fn stream(run: &Run<'_>, answered: Answered<'_>, bound: Bound, mut headers: Head
         status: status.as_u16(),
         request_id,
     };
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let mut response = Response::new(Body::Pass(Box::new(PassBody::new(parts))));
     *response.status_mut() = status;
@@ -160,7 +195,8 @@ fn way(run: &Run<'_>, answered: &Answered<'_>) -> Way {
         ReplyWay::Same => {
             let shape = Shape::of(run.inbound.op.dialect()).unwrap_or(Shape::OpenAi);
             let tap = Tap::new(shape);
-            let hides = run.inbound.op == Op::Chat && run.inbound.scan.include_usage() != Some(true);
+            let hides =
+                run.inbound.op == Op::Chat && run.inbound.scan.include_usage() != Some(true);
             return Way::Pass { tap: if hides { tap.hiding_usage() } else { tap } };
         }
         ReplyWay::From(dialect) | ReplyWay::Embeddings(dialect, _) => *dialect,
@@ -203,6 +239,9 @@ fn keep(run: &Run<'_>, call: &mut Call, failed: bool, body: &Bytes) {
         KeepBodies::All => true,
     };
     if wanted {
-        call.keep_bodies(Bodies { request: KeptBody::new(&run.inbound.body), response: KeptBody::new(body) });
+        call.keep_bodies(Bodies {
+            request: KeptBody::new(&run.inbound.body),
+            response: KeptBody::new(body),
+        });
     }
 }

@@ -92,10 +92,15 @@ pub fn pause(attempt: u32, headers: Option<&HeaderMap>) -> Option<Duration> {
 /// `Retry-After` in seconds, or `retry-after-ms`. Dates are left to the caller.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    if let Some(millis) = headers.get("retry-after-ms").and_then(|it| it.to_str().ok()?.parse::<u64>().ok()) {
+    if let Some(millis) =
+        headers.get("retry-after-ms").and_then(|it| it.to_str().ok()?.parse::<u64>().ok())
+    {
         return Some(Duration::from_millis(millis));
     }
-    headers.get(header::RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse::<u64>().ok()).map(Duration::from_secs)
+    headers
+        .get(header::RETRY_AFTER)
+        .and_then(|it| it.to_str().ok()?.parse::<u64>().ok())
+        .map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -124,7 +129,9 @@ mod tests {
 
     #[test]
     fn a_short_wait_is_waited_and_a_long_one_is_the_callers() {
-        let headers = |text| HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static(text))]);
+        let headers = |text| {
+            HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static(text))])
+        };
         assert_eq!(pause(1, Some(&headers("1"))), Some(Duration::from_secs(1)));
         assert_eq!(pause(1, Some(&headers("60"))), None);
         assert!(pause(1, None).expect("backs off") <= Duration::from_millis(100));

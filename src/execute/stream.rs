@@ -124,7 +124,10 @@ impl HttpBody for PassBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
             let polled = Pin::new(&mut parts.upstream).poll_frame(cx);
@@ -135,7 +138,10 @@ impl HttpBody for PassBody {
                         return Poll::Pending;
                     }
                     let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
-                    let error = Error::new(Code::UpstreamTimeout, "the upstream fell silent in the middle of its stream");
+                    let error = Error::new(
+                        Code::UpstreamTimeout,
+                        "the upstream fell silent in the middle of its stream",
+                    );
                     Err((parts.fail(&error), error))
                 }
                 ready => match ready!(ready) {
@@ -149,7 +155,10 @@ impl HttpBody for PassBody {
                     }
                     Some(Err(error)) => {
                         tracing::debug!(%error, "the upstream's stream broke");
-                        let error = Error::new(Code::UpstreamFailed, "the upstream's connection broke in the middle of its stream");
+                        let error = Error::new(
+                            Code::UpstreamFailed,
+                            "the upstream's connection broke in the middle of its stream",
+                        );
                         Err((parts.fail(&error), error))
                     }
                     None => parts.finish().map(Step::End),
@@ -186,10 +195,15 @@ impl Parts {
     fn take(&mut self, data: Bytes) -> Stepped {
         let out = match &mut self.way {
             Way::Pass { tap } => tap.pass(data).map_err(|it| it.to_string()),
-            Way::Translate(translation) => translation.take(&data, self.encoder.as_mut()).map(Bytes::from),
+            Way::Translate(translation) => {
+                translation.take(&data, self.encoder.as_mut()).map(Bytes::from)
+            }
         };
         let out = out.map_err(|problem| {
-            let error = Error::new(Code::UpstreamMalformed, format!("the upstream's stream is not of its own format: {problem}"));
+            let error = Error::new(
+                Code::UpstreamMalformed,
+                format!("the upstream's stream is not of its own format: {problem}"),
+            );
             (self.fail(&error), error)
         })?;
         if let Some(ending) = self.meter() {
@@ -218,9 +232,13 @@ impl Parts {
         }
         if failure {
             // The vendor's own error event has passed or was translated.
-            return Err((bytes, Error::new(Code::UpstreamFailed, "the upstream ended its stream with an error")));
+            return Err((
+                bytes,
+                Error::new(Code::UpstreamFailed, "the upstream ended its stream with an error"),
+            ));
         }
-        let error = Error::new(Code::UpstreamFailed, "the upstream's stream stopped before its end");
+        let error =
+            Error::new(Code::UpstreamFailed, "the upstream's stream stopped before its end");
         let mut all = bytes.to_vec();
         all.extend_from_slice(&self.fail(&error));
         Err((all.into(), error))
@@ -235,7 +253,10 @@ impl Parts {
         let counted = tokens::upper_bound_output(text_bytes);
         let usage = match stated {
             // A vendor that states usage at the start (Anthropic) states the output so far only at the end.
-            Some(usage) => Usage { output: usage.output.max(if self.is_done() { 0 } else { counted }), ..usage },
+            Some(usage) => Usage {
+                output: usage.output.max(if self.is_done() { 0 } else { counted }),
+                ..usage
+            },
             None => Usage { input: self.input_estimate, output: counted, ..Usage::default() },
         };
         self.call.meter(usage, stated.is_none() || !self.is_done());
@@ -312,7 +333,9 @@ impl Translation {
                 Event::Arguments { json, .. } => self.text_bytes += json.len() as u64,
                 Event::Usage(usage) => self.usage = Some(*usage),
                 Event::Done => self.is_whole = true,
-                Event::Error { kind, message } => self.failure = Some((kind.clone(), message.clone())),
+                Event::Error { kind, message } => {
+                    self.failure = Some((kind.clone(), message.clone()))
+                }
                 Event::Start { .. }
                 | Event::BlockStart { .. }
                 | Event::Signature { .. }

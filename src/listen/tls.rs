@@ -32,7 +32,8 @@ pub enum Error {
 /// [`Error`] names the setting at fault. No text of a key is in it.
 pub fn acceptor(cert: &str, key: &str, client_ca: Option<&str>) -> Result<TlsAcceptor, Error> {
     let chain = certificates(cert).map_err(Error::Certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|it| Error::Key(it.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|it| Error::Key(it.to_string()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -50,7 +51,8 @@ pub fn acceptor(cert: &str, key: &str, client_ca: Option<&str>) -> Result<TlsAcc
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|it| Error::Setup(it.to_string()))?;
+    let mut config =
+        builder.with_single_cert(chain, key).map_err(|it| Error::Setup(it.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -31,7 +31,11 @@ impl KeyCaller {
     /// `key` under the law of `view`.
     #[must_use]
     pub fn new(gateway: &Arc<Gateway>, view: &Arc<View>, key: &Arc<KeyView>) -> Arc<Self> {
-        Arc::new(Self { gateway: Arc::clone(gateway), view: Arc::clone(view), key: Arc::clone(key) })
+        Arc::new(Self {
+            gateway: Arc::clone(gateway),
+            view: Arc::clone(view),
+            key: Arc::clone(key),
+        })
     }
 
     fn is_anonymous(&self) -> bool {
@@ -56,11 +60,20 @@ impl ToolCaller for KeyCaller {
     fn may_reach(&self, server: &str) -> bool {
         let group = |name: &althing_domain::id::Name| self.view.groups.get(name);
         self.key.tools.iter().any(|it| reaches(it, server))
-            || self.key.groups.iter().filter_map(group).any(|it| it.tools.iter().any(|pattern| reaches(pattern, server)))
+            || self
+                .key
+                .groups
+                .iter()
+                .filter_map(group)
+                .any(|it| it.tools.iter().any(|pattern| reaches(pattern, server)))
     }
 
     fn group(&self, name: &str) -> Option<Arc<ToolGroup>> {
-        if self.view.may_use_group(&self.key, name) { self.view.groups.get(name).map(Arc::clone) } else { None }
+        if self.view.may_use_group(&self.key, name) {
+            self.view.groups.get(name).map(Arc::clone)
+        } else {
+            None
+        }
     }
 
     fn refresh(&self) -> Option<Arc<dyn ToolCaller>> {
@@ -97,7 +110,11 @@ impl ToolCaller for KeyCaller {
 }
 
 impl KeyCaller {
-    async fn admitted(&self, request: ToolRequest, call: &mut Call) -> Result<Box<RawValue>, Error> {
+    async fn admitted(
+        &self,
+        request: ToolRequest,
+        call: &mut Call,
+    ) -> Result<Box<RawValue>, Error> {
         // Sent again here and not only at the list: the law may have changed since the list was made.
         if !self.may_call(&request.tool.policy) && !self.is_in_group(&request.tool.policy) {
             return Err(Error::of(crate::error::Code::ToolUnknown));
@@ -119,17 +136,23 @@ impl KeyCaller {
     }
 
     fn is_in_group(&self, policy: &str) -> bool {
-        self.key.tools.contains(&Pattern::from("*")) || self.key.groups.iter().any(|it| self.view.group_has(it.as_str(), policy))
+        self.key.tools.contains(&Pattern::from("*"))
+            || self.key.groups.iter().any(|it| self.view.group_has(it.as_str(), policy))
     }
 }
 
 fn describe(gateway: &Gateway, request: &ToolRequest, call: &mut Call) {
-    let (server, tool): (Arc<str>, Arc<str>) = (Arc::from(request.tool.server.as_str()), Arc::clone(&request.tool.name));
+    let (server, tool): (Arc<str>, Arc<str>) =
+        (Arc::from(request.tool.server.as_str()), Arc::clone(&request.tool.name));
     call.series = Some(gateway.metrics.tool(&server, &tool));
     call.price = Price::default();
     call.record.server = Some(server);
     call.record.tool = Some(tool);
-    call.record.parent = request.parent.as_deref().and_then(|it| uuid::Uuid::parse_str(it).ok()).map(|it| it.as_u128());
+    call.record.parent = request
+        .parent
+        .as_deref()
+        .and_then(|it| uuid::Uuid::parse_str(it).ok())
+        .map(|it| it.as_u128());
     let arguments = request.arguments.as_ref().map_or("{}", |it| it.get());
     call.record.arguments_sha256 = digest(&SHA256, arguments.as_bytes()).as_ref().try_into().ok();
     if gateway.settings.keep_arguments {
@@ -154,7 +177,9 @@ pub fn tools_for(
         return Ok(None);
     }
     let catalog = gateway.federation.catalog();
-    let Some(format) = Format::of_dialect(dialect).filter(|_| !catalog.tools.is_empty()) else { return Ok(None) };
+    let Some(format) = Format::of_dialect(dialect).filter(|_| !catalog.tools.is_empty()) else {
+        return Ok(None);
+    };
     let filter = Arc::new(Filter::from_headers(headers)?);
     let scope = Scope::all(KeyCaller::new(gateway, view, key), filter);
     Prepared::new(&scope, &catalog, format).put_into(body)

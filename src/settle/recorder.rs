@@ -102,7 +102,11 @@ impl Recorder {
     }
 }
 
-async fn retry(mut queue: mpsc::Receiver<(Room, Box<Record>)>, count: Arc<AtomicU64>, tasks: Tasks) {
+async fn retry(
+    mut queue: mpsc::Receiver<(Room, Box<Record>)>,
+    count: Arc<AtomicU64>,
+    tasks: Tasks,
+) {
     loop {
         let next = tokio::select! {
             it = queue.recv() => it,

@@ -10,16 +10,19 @@ use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// Distinct (provider, model) or (server, tool) pairs that get series of their own; the rest share one named `other`.
 const SERIES_MAX: usize = 2_000;
 const OTHER: &str = "other";
 
-const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
-const OVERHEAD_SECONDS: &[f64] =
-    &[2e-6, 4e-6, 6e-6, 8e-6, 12e-6, 16e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 5e-3, 25e-3];
+const SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const OVERHEAD_SECONDS: &[f64] = &[
+    2e-6, 4e-6, 6e-6, 8e-6, 12e-6, 16e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 5e-3, 25e-3,
+];
 
 /// A metric cannot be registered: two have one name.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +114,8 @@ impl Metrics {
     pub fn new() -> Result<Self, Error> {
         let registry = Registry::new();
         let make = Maker(&registry);
-        let build = make.gauges("althing_build_info", "The version that runs; always 1.", &["version"])?;
+        let build =
+            make.gauges("althing_build_info", "The version that runs; always 1.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
             calls: make.counters(
@@ -144,13 +148,24 @@ impl Metrics {
                 "Time that Althing itself took of a request; waiting for the upstream is left out.",
                 OVERHEAD_SECONDS,
             )?,
-            refused: make.counters("althing_refused_total", "Requests refused before any call, by code.", &["code"])?,
+            refused: make.counters(
+                "althing_refused_total",
+                "Requests refused before any call, by code.",
+                &["code"],
+            )?,
             in_flight: make.gauge("althing_requests_in_flight", "Requests being answered.")?,
             connections: make.gauge("althing_connections", "Open connections of callers.")?,
-            records_backlog: make.gauge("althing_records_backlog_bytes", "Records written but not indexed yet.")?,
-            law_index: make.gauge("althing_law_index", "Log index of the law that this node has applied.")?,
-            servers_ready: make.gauges("althing_mcp_server_ready", "1 where the MCP server is ready.", &["server"])?,
-            panics: make.gauge("althing_task_panics", "Tasks that have panicked since the start.")?,
+            records_backlog: make
+                .gauge("althing_records_backlog_bytes", "Records written but not indexed yet.")?,
+            law_index: make
+                .gauge("althing_law_index", "Log index of the law that this node has applied.")?,
+            servers_ready: make.gauges(
+                "althing_mcp_server_ready",
+                "1 where the MCP server is ready.",
+                &["server"],
+            )?,
+            panics: make
+                .gauge("althing_task_panics", "Tasks that have panicked since the start.")?,
             series: RwLock::new(SeriesMap::default()),
             registry,
         })
@@ -172,8 +187,15 @@ impl Metrics {
             return Arc::clone(found);
         }
         let mut all = self.series.write();
-        let key = if SERIES_MAX <= all.len() { (is_model, Arc::from(OTHER), Arc::from(OTHER)) } else { key };
-        Arc::clone(all.entry(key.clone()).or_insert_with(|| Arc::new(self.new_series(is_model, &key.1, &key.2))))
+        let key = if SERIES_MAX <= all.len() {
+            (is_model, Arc::from(OTHER), Arc::from(OTHER))
+        } else {
+            key
+        };
+        Arc::clone(
+            all.entry(key.clone())
+                .or_insert_with(|| Arc::new(self.new_series(is_model, &key.1, &key.2))),
+        )
     }
 
     fn new_series(&self, is_model: bool, target: &str, item: &str) -> Series {
@@ -253,8 +275,16 @@ mod tests {
         series.count(Ending::Ok);
         series.add_usage(3, 0, 2, 75);
         let text = metrics.text();
-        assert!(text.contains(r#"althing_calls_total{item="gpt-4o",kind="model",status="ok",target="openai"} 1"#), "{text}");
-        assert!(text.contains(r#"althing_cost_nano_usd_total{item="gpt-4o",target="openai"} 75"#), "{text}");
+        assert!(
+            text.contains(
+                r#"althing_calls_total{item="gpt-4o",kind="model",status="ok",target="openai"} 1"#
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"althing_cost_nano_usd_total{item="gpt-4o",target="openai"} 75"#),
+            "{text}"
+        );
         assert_eq!(text.matches("# HELP").count(), text.matches("# TYPE").count());
     }
 }

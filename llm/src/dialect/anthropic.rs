@@ -26,7 +26,7 @@ const NAME: &str = "anthropic";
 /// The API version whose shapes this module writes.
 const VERSION: &str = "2023-06-01";
 
-/// Anthropic's Messages API, `POST /v1/messages` below a base URL that is the host alone, as its SDKs have it.
+/// Anthropic's Messages API, `POST /messages` below a base URL that ends in `/v1`.
 #[derive(Debug)]
 pub struct Anthropic;
 

@@ -11,7 +11,5 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: true,
     has_embeddings: true,
     serves_any: true,
-    openai: Some(&OpenAi {
-        quirks: Quirks::OPENAI,
-    }),
+    openai: Some(&OpenAi { quirks: Quirks::OPENAI }),
 };

@@ -11,7 +11,5 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: true,
     serves_any: true,
-    openai: Some(&OpenAi {
-        quirks: Quirks { top_k: Extra::Known, ..Quirks::COMPATIBLE },
-    }),
+    openai: Some(&OpenAi { quirks: Quirks { top_k: Extra::Known, ..Quirks::COMPATIBLE } }),
 };

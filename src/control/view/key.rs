@@ -89,7 +89,8 @@ impl KeyView {
     #[must_use]
     pub fn allows(&self, provider: &str, names: [&str; 2]) -> Option<&KeyProviderView> {
         self.providers.iter().find(|it| {
-            it.name.matches(provider) && it.models.iter().any(|m| names.iter().any(|name| m.matches(name)))
+            it.name.matches(provider)
+                && it.models.iter().any(|m| names.iter().any(|name| m.matches(name)))
         })
     }
 

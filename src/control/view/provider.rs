@@ -89,7 +89,8 @@ impl Base {
     pub fn parse(text: &str, dialect: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|_| format!("`{text}` is not a URL"))?;
         let authority = uri.authority().ok_or_else(|| format!("`{text}` has no host"))?;
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| format!("`{text}` has an odd host"))?;
+        let host = HeaderValue::from_str(authority.as_str())
+            .map_err(|_| format!("`{text}` has an odd host"))?;
         let path = match (dialect, uri.path()) {
             ("anthropic", "" | "/") => "/v1",
             ("gemini", "" | "/") => "/v1beta",
@@ -128,16 +129,28 @@ impl ProviderView {
             broken = Some(problem);
             Client::plain()
         });
-        let headers = spec.headers.iter().filter_map(|(name, value)| header(&spec.name, name, value, context.secrets));
+        let headers = spec
+            .headers
+            .iter()
+            .filter_map(|(name, value)| header(&spec.name, name, value, context.secrets));
         Self {
             name: spec.name.clone(),
             label: Arc::from(spec.name.as_str()),
             vendor,
             base,
-            keys: spec.keys.iter().filter(|it| it.enabled).map(|it| key(spec, it, vendor, context.secrets)).collect(),
+            keys: spec
+                .keys
+                .iter()
+                .filter(|it| it.enabled)
+                .map(|it| key(spec, it, vendor, context.secrets))
+                .collect(),
             headers: headers.collect(),
             timeout: spec.timeout.map_or(TIMEOUT_DEFAULT, policy::Span::duration),
-            aliases: spec.models.iter().map(|(alias, model)| (alias.clone(), Arc::from(model.as_str()))).collect(),
+            aliases: spec
+                .models
+                .iter()
+                .map(|(alias, model)| (alias.clone(), Arc::from(model.as_str())))
+                .collect(),
             prices: spec.prices.clone(),
             enabled: spec.enabled,
             broken,
@@ -155,7 +168,11 @@ impl ProviderView {
     /// What a model costs here: this provider's own price, else the catalogue's. `None` where nobody knows.
     #[must_use]
     pub fn price(&self, model: &str) -> Option<Price> {
-        self.prices.get(model).copied().map(Price::from).or_else(|| catalog::find(self.vendor.name, model)?.price)
+        self.prices
+            .get(model)
+            .copied()
+            .map(Price::from)
+            .or_else(|| catalog::find(self.vendor.name, model)?.price)
     }
 
     /// Whether this provider is known to serve the model: by an alias, a price, a key that names it, or the catalogue.
@@ -186,11 +203,19 @@ fn client(spec: &policy::Provider, secrets: &dyn Resolver) -> Result<Client, Str
         None => None,
         Some(ca) => Some(secrets.resolve(ca).map_err(|it| format!("ca: {it}"))?),
     };
-    let settings = Settings { ca_pem: ca.as_ref().map(ExposeSecret::expose_secret), proxy: spec.proxy.as_deref() };
+    let settings = Settings {
+        ca_pem: ca.as_ref().map(ExposeSecret::expose_secret),
+        proxy: spec.proxy.as_deref(),
+    };
     Client::new(&settings).map_err(|it| it.to_string())
 }
 
-fn key(spec: &policy::Provider, key: &policy::ProviderKey, vendor: &Vendor, secrets: &dyn Resolver) -> KeyCell {
+fn key(
+    spec: &policy::Provider,
+    key: &policy::ProviderKey,
+    vendor: &Vendor,
+    secrets: &dyn Resolver,
+) -> KeyCell {
     let header = match secrets.resolve(&key.value) {
         Ok(secret) => auth_header(vendor.auth, secret.expose_secret()),
         Err(problem) => {
@@ -198,7 +223,12 @@ fn key(spec: &policy::Provider, key: &policy::ProviderKey, vendor: &Vendor, secr
             None
         }
     };
-    KeyCell { name: Arc::from(key.name.as_str()), weight: key.weight, models: key.models.clone(), header }
+    KeyCell {
+        name: Arc::from(key.name.as_str()),
+        weight: key.weight,
+        models: key.models.clone(),
+        header,
+    }
 }
 
 fn auth_header(auth: Auth, secret: &str) -> Option<(HeaderName, HeaderValue)> {
@@ -211,7 +241,12 @@ fn auth_header(auth: Auth, secret: &str) -> Option<(HeaderName, HeaderValue)> {
     Some((name, value))
 }
 
-fn header(provider: &Name, name: &str, value: &Secret, secrets: &dyn Resolver) -> Option<(HeaderName, HeaderValue)> {
+fn header(
+    provider: &Name,
+    name: &str,
+    value: &Secret,
+    secrets: &dyn Resolver,
+) -> Option<(HeaderName, HeaderValue)> {
     let resolved = match secrets.resolve(value) {
         Ok(it) => it,
         Err(problem) => {

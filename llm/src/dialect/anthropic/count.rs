@@ -18,7 +18,7 @@ pub(super) fn encode(request: &Request) -> Result<WireRequest, Error> {
     let plan = writer.plan(&body);
     writer.configure(&plan, &mut body);
     writer.extra(&mut body);
-    Ok(writer.finish("/v1/messages/count_tokens", body))
+    Ok(writer.finish("/messages/count_tokens", body))
 }
 
 /// Reads the number.

@@ -69,7 +69,7 @@ fn a_request_that_is_read_and_written_is_the_same() {
     let request = Anthropic.decode_request(REQUEST.as_bytes(), None, false).unwrap();
     let (body, wire) = encode(&request);
     assert_eq!(body, parse(REQUEST.as_bytes()));
-    assert_eq!(wire.path, "/v1/messages");
+    assert_eq!(wire.path, "/messages");
     assert_eq!(wire.headers, [("anthropic-version", "2023-06-01".to_owned())]);
     assert!(wire.dropped.is_empty(), "{:?}", wire.dropped);
 }
@@ -562,7 +562,7 @@ fn errors_bear_the_type_of_their_status() {
 fn tokens_are_counted_of_the_prompt_alone() {
     let request = Anthropic.decode_count(REQUEST.as_bytes(), None).unwrap();
     let wire = Anthropic.encode_count(&request).unwrap();
-    assert_eq!(wire.path, "/v1/messages/count_tokens");
+    assert_eq!(wire.path, "/messages/count_tokens");
     let body = parse(&wire.body);
     let mut keys: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();

@@ -25,7 +25,7 @@ pub(super) fn encode(request: &Request) -> Result<WireRequest, Error> {
     body.insert("max_tokens".to_owned(), json!(plan.max_tokens));
     writer.options(&plan, &mut body);
     writer.extra(&mut body);
-    Ok(writer.finish("/v1/messages", body))
+    Ok(writer.finish("/messages", body))
 }
 
 /// Writes one request.
