@@ -3,13 +3,21 @@
 //! A frame is parsed only where it can hold usage, and then only usage is built. Beside it the tap counts the bytes of
 //! text that passed, so that a stream that ends without usage can still be charged.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use memchr::memmem;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use smallvec::SmallVec;
 
+use crate::dialect::{Failure, StreamEncoder};
 use crate::sse;
 use crate::usage::{Usage, wire};
+
+mod ending;
+
+use ending::Trail;
 
 /// Whose bytes they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +83,7 @@ struct Seen {
     anthropic: wire::Anthropic,
     text_bytes: u64,
     progress: Progress,
+    trail: Trail,
 }
 
 impl Tap {
@@ -87,6 +96,7 @@ impl Tap {
             anthropic: wire::Anthropic::default(),
             text_bytes: 0,
             progress: Progress::Open,
+            trail: Trail::default(),
         };
         Self { parser: sse::Parser::default(), seen, hide_usage: false }
     }
@@ -98,31 +108,45 @@ impl Tap {
         self
     }
 
-    /// Takes the next bytes and gives what of them is for the caller: the very same, but where usage is hidden.
-    /// Then only whole events are given; the rest follows with the next call.
+    /// Takes the next bytes and gives what of them is for the caller: the very same bytes, but only whole events (the
+    /// rest follows when it is whole, so that an ending can always be appended), and without what is hidden. Copies
+    /// nothing where the bytes begin with an event and nothing is hidden.
     ///
     /// # Errors
     ///
     /// [`sse::Error`] where one event passes [`sse::EVENT_BYTES_MAX`].
     pub fn pass(&mut self, chunk: Bytes) -> Result<Bytes, sse::Error> {
-        if !self.hide_usage {
-            self.parser.push(&chunk, |event| {
-                self.seen.event(event.name.as_deref(), event.data.as_bytes());
-            })?;
-            return Ok(chunk);
-        }
-        let clean = self.parser.is_empty();
-        let mut hidden = false;
+        let is_clean = self.parser.is_empty();
         let mut kept = Vec::new();
+        let mut hidden: SmallVec<[Range<usize>; 1]> = SmallVec::new();
+        let mut passed = 0;
+        let (seen, hide_usage) = (&mut self.seen, self.hide_usage);
         self.parser.frames(&chunk, |frame, event| {
-            let hide =
-                event.is_some_and(|it| self.seen.event(it.name.as_deref(), it.data.as_bytes()));
-            hidden |= hide;
-            if !hide {
+            let only_usage =
+                event.is_some_and(|it| seen.event(it.name.as_deref(), it.data.as_bytes()));
+            if only_usage && hide_usage {
+                hidden.push(passed..passed + frame.len());
+            } else if !is_clean {
                 kept.extend_from_slice(frame);
             }
+            passed += frame.len();
         })?;
-        Ok(if clean && !hidden && self.parser.is_empty() { chunk } else { kept.into() })
+        if !is_clean {
+            return Ok(kept.into());
+        }
+        let used = chunk.len() - self.parser.held_bytes();
+        if hidden.is_empty() {
+            return Ok(if used == chunk.len() { chunk } else { chunk.slice(..used) });
+        }
+        // What stands before the first event (a byte order mark) counts as no event.
+        let before = used - passed;
+        let mut at = 0;
+        for range in hidden {
+            kept.extend_from_slice(chunk.get(at..before + range.start).unwrap_or_default());
+            at = before + range.end;
+        }
+        kept.extend_from_slice(chunk.get(at..used).unwrap_or_default());
+        Ok(kept.into())
     }
 
     /// The stream ended. Gives what was held back.
@@ -130,10 +154,29 @@ impl Tap {
         let mut rest = self.parser.take_held();
         if let Some(event) = sse::parse(&rest)
             && self.seen.event(event.name.as_deref(), event.data.as_bytes())
+            && self.hide_usage
         {
             rest.clear();
         }
-        if self.hide_usage { rest.into() } else { Bytes::new() }
+        rest.into()
+    }
+
+    /// Appends the ending of a stream that must be cut because money ran out. `encoder` is a fresh one of the dialect,
+    /// for where nothing has passed yet or the dialect's ending needs nothing of what has. What was held back is lost.
+    pub fn cut(&mut self, encoder: &mut dyn StreamEncoder, out: &mut Vec<u8>) {
+        self.parser.take_held();
+        self.seen.cut(encoder, out);
+    }
+
+    /// Appends the dialect's own error event. `encoder` as in [`Tap::cut`].
+    pub fn fail(
+        &mut self,
+        encoder: &mut dyn StreamEncoder,
+        failure: &Failure<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        self.parser.take_held();
+        self.seen.fail(encoder, failure, out);
     }
 
     /// What the vendor said was used; its last word counts.
@@ -160,6 +203,7 @@ impl Seen {
     fn event(&mut self, name: Option<&str>, data: &[u8]) -> bool {
         self.text_bytes += text_bytes(self.shape, data);
         self.progress(name, data);
+        self.trail.note(self.shape, name, data);
         match self.shape {
             Shape::OpenAi => {
                 if says(data, b"\"usage\"")

@@ -1,4 +1,8 @@
+use serde_json::{Value, json};
+
 use super::*;
+use crate::dialect::{self, Dialect, Failure};
+use crate::testing::{context, server_events};
 
 fn usage(input: u64, cached_input: u64, cache_write: u64, output: u64, reasoning: u64) -> Usage {
     Usage { input, cached_input, cache_write, output, reasoning }
@@ -166,4 +170,91 @@ fn usage_of_whole_replies() {
     }
     assert_eq!(usage_of_reply(Shape::OpenAi, b"<html>"), None);
     assert_eq!(usage_of_reply(Shape::OpenAi, b"{\"usage\":null}"), None);
+}
+
+/// What a caller sees of a stream that passes until `bytes`, then is cut.
+fn cut_after(dialect: &dyn Dialect, stream: &str, bytes: usize) -> Vec<(Option<String>, String)> {
+    let mut tap = Tap::new(Shape::of(dialect.name()).unwrap());
+    let mut out = tap.pass(Bytes::copy_from_slice(&stream.as_bytes()[..bytes])).unwrap().to_vec();
+    tap.cut(dialect.stream_encoder(&context()).as_mut(), &mut out);
+    server_events(std::str::from_utf8(&out).unwrap())
+}
+
+#[test]
+fn a_passing_stream_can_be_cut_at_any_byte_and_ends_in_its_dialects_way() {
+    let streams: [(&str, &str); 4] = [
+        ("openai", include_str!("../../testdata/openai/stream.sse")),
+        ("openai_responses", include_str!("../../testdata/openai_responses/stream.sse")),
+        ("anthropic", include_str!("../../testdata/anthropic/stream.sse")),
+        ("gemini", include_str!("../../testdata/gemini/stream.sse")),
+    ];
+    for (name, stream) in streams {
+        let dialect = dialect::by_name(name).unwrap();
+        let whole = stream.rfind("\n\n").map(|it| stream[..it].rfind("\n\n").unwrap()).unwrap();
+        for bytes in (0..whole).step_by(5) {
+            let events = cut_after(dialect, stream, bytes);
+            let mut decoder = dialect.stream_decoder();
+            let mut out = Vec::new();
+            for (event, data) in &events {
+                decoder.push(event.as_deref(), data, &mut out).unwrap();
+            }
+            decoder.finish(&mut out).unwrap_or_else(|it| panic!("{name} cut after {bytes}: {it}"));
+        }
+    }
+}
+
+#[test]
+fn a_cut_goes_on_where_the_vendor_stopped() {
+    let stream = include_str!("../../testdata/openai_responses/stream.sse");
+    let at = stream.find("event: response.function_call_arguments.done").unwrap();
+    let events = cut_after(&dialect::OpenAiResponses, stream, at + 30);
+    let last: Value = serde_json::from_str(&events.last().unwrap().1).unwrap();
+    assert_eq!(last["sequence_number"], events.len() - 1);
+    assert_eq!(last["response"]["id"], "resp_1");
+    assert_eq!(last["response"]["output"].as_array().unwrap().len(), 3);
+    assert_eq!(last["response"]["incomplete_details"], json!({"reason": "max_output_tokens"}));
+    let chat = cut_after(&dialect::openai::OPENAI, OPENAI, 100);
+    let last: Value = serde_json::from_str(&chat[chat.len() - 2].1).unwrap();
+    assert_eq!(
+        (&last["id"], &last["choices"][0]["finish_reason"]),
+        (&json!("c"), &json!("length"))
+    );
+    let stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":2,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+    let names: Vec<String> = cut_after(&dialect::Anthropic, stream, stream.len())
+        .into_iter()
+        .filter_map(|it| it.0)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "message_start",
+            "content_block_start",
+            "content_block_stop",
+            "message_delta",
+            "message_stop"
+        ]
+    );
+}
+
+#[test]
+fn half_an_event_is_held_back_so_that_an_error_can_follow() {
+    let mut tap = Tap::new(Shape::Responses);
+    let stream = include_str!("../../testdata/openai_responses/stream.sse");
+    let first = stream.find("\n\n").unwrap() + 2;
+    let mut out =
+        tap.pass(Bytes::copy_from_slice(&stream.as_bytes()[..first + 40])).unwrap().to_vec();
+    assert_eq!(out, &stream.as_bytes()[..first]);
+    let failure = Failure {
+        status: 502,
+        code: "upstream_failed",
+        message: "m",
+        param: None,
+        request_id: "r",
+    };
+    tap.fail(dialect::OpenAiResponses.stream_encoder(&context()).as_mut(), &failure, &mut out);
+    let events = server_events(std::str::from_utf8(&out).unwrap());
+    let names: Vec<&str> = events.iter().filter_map(|it| it.0.as_deref()).collect();
+    assert_eq!(names, ["response.created", "error", "response.failed"]);
+    let last: Value = serde_json::from_str(&events[2].1).unwrap();
+    assert_eq!((&last["response"]["id"], &last["sequence_number"]), (&json!("resp_1"), &json!(2)));
 }
