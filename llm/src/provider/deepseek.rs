@@ -1,4 +1,4 @@
-//! DeepSeek.
+//! `DeepSeek`.
 
 use super::{Auth, Vendor};
 use crate::dialect::openai::{OpenAi, Quirks, ReasoningField};

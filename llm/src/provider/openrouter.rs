@@ -1,4 +1,4 @@
-//! OpenRouter.
+//! `OpenRouter`.
 
 use super::{Auth, Vendor};
 use crate::dialect::openai::{CacheControl, Extra, OpenAi, Quirks, ReasoningBack, ReasoningField};

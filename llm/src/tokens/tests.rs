@@ -1,0 +1,128 @@
+use serde_json::{Value, json};
+
+use super::{IMAGE_TOKENS_MAX, REMOTE_TOKENS_MAX, REQUEST_OVERHEAD, upper_bound_input};
+
+fn bound(body: &Value) -> u64 {
+    upper_bound_input(body.to_string().as_bytes())
+}
+
+fn bytes(body: &Value) -> u64 {
+    body.to_string().len() as u64 + REQUEST_OVERHEAD
+}
+
+fn png(length: usize) -> String {
+    "iVBORw0KGgo".to_owned() + &"A".repeat(length)
+}
+
+fn address(length: usize) -> String {
+    format!("data:image/png;base64,{}", png(length))
+}
+
+/// One image, in every dialect's own way.
+fn images(length: usize) -> Vec<Value> {
+    let url = address(length);
+    let webp = "UklGRhIAAABXRUJQ".to_owned() + &"A".repeat(length);
+    let anthropic = json!({"type": "image", "source": {"type": "base64", "media_type": "image/webp", "data": webp}});
+    let gemini = json!({"inlineData": {"mimeType": "image/png", "data": png(length)}});
+    vec![
+        json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}),
+        json!({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]}),
+        json!({"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": url}]}]}),
+        json!({"messages": [{"role": "user", "content": [anthropic]}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [anthropic]}]}]}),
+        json!({"contents": [{"parts": [gemini]}]}),
+        json!({"contents": [{"parts": [{"functionResponse": {"name": "f", "parts": [gemini]}}]}]}),
+        json!({"contents": [{"parts": [{"inline_data": {"mime_type": "image/png", "data": png(length)}}]}]}),
+    ]
+}
+
+#[test]
+fn text_counts_a_token_a_byte() {
+    assert_eq!(upper_bound_input(b"{\"a\":1}"), 7 + REQUEST_OVERHEAD);
+    assert_eq!(
+        upper_bound_input(b"{\"image"),
+        7 + REQUEST_OVERHEAD,
+        "nor does what is no JSON fail"
+    );
+}
+
+#[test]
+fn an_image_counts_by_the_vendors_bound_and_not_by_its_bytes() {
+    for length in [20, 400_000] {
+        for body in images(length) {
+            let around = bound(&body).checked_sub(IMAGE_TOKENS_MAX);
+            assert!(
+                around.is_some_and(|it| it < 300),
+                "{length}: {} of {}",
+                bound(&body),
+                bytes(&body)
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_elsewhere_counts_though_its_address_is_short() {
+    for (part, tokens) in [
+        (
+            json!({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}),
+            IMAGE_TOKENS_MAX,
+        ),
+        (json!({"type": "image_url", "image_url": "https://example.com/a.png"}), IMAGE_TOKENS_MAX),
+        (json!({"type": "input_image", "file_id": "file-1"}), IMAGE_TOKENS_MAX),
+        (
+            json!({"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}),
+            IMAGE_TOKENS_MAX,
+        ),
+        (json!({"type": "file", "file": {"file_id": "file-1"}}), REMOTE_TOKENS_MAX),
+        (json!({"type": "input_file", "file_url": "https://example.com/a.pdf"}), REMOTE_TOKENS_MAX),
+        (
+            json!({"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}),
+            REMOTE_TOKENS_MAX,
+        ),
+    ] {
+        let body = json!({"messages": [{"role": "user", "content": [part]}]});
+        assert_eq!(bound(&body), bytes(&body) + tokens, "{body}");
+    }
+    for (kind, tokens) in [("image/png", IMAGE_TOKENS_MAX), ("application/pdf", REMOTE_TOKENS_MAX)]
+    {
+        let body = json!({"contents": [{"parts": [{"fileData": {"mimeType": kind, "fileUri": "gs://a"}}]}]});
+        assert_eq!(bound(&body), bytes(&body) + tokens, "{body}");
+    }
+}
+
+#[test]
+fn keys_in_escapes_are_seen() {
+    let body = br#"{"messages":[{"content":[{"type":"\u0069mage_url","\u0069mage_url":{"url":"https://a"}}]}]}"#;
+    assert_eq!(upper_bound_input(body), body.len() as u64 + REQUEST_OVERHEAD + IMAGE_TOKENS_MAX);
+}
+
+#[test]
+fn a_document_counts_more_than_its_bytes() {
+    let data = "JVBERi0xLjcK".to_owned() + &"A".repeat(10_000);
+    for part in [
+        json!({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": data}}),
+        json!({"type": "file", "file": {"file_data": data}}),
+        json!({"type": "input_file", "file_data": data}),
+    ] {
+        let body = json!({"messages": [{"content": [part]}]});
+        assert_eq!(bound(&body), bytes(&body) + 3 * data.len() as u64, "{body}");
+    }
+}
+
+#[test]
+fn what_looks_like_an_image_but_is_text_to_the_model_counts_in_full() {
+    let image = json!({"type": "image_url", "image_url": {"url": address(400_000)}});
+    let junk = "JVBERi0xLjcK".to_owned() + &"A".repeat(400_000);
+    for body in [
+        json!({"messages": [{"role": "user", "content": address(400_000)}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": "text", "text": address(400_000)}]}]}),
+        json!({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "input": {"content": [image]}}]}]}),
+        json!({"tools": [{"function": {"parameters": {"messages": [{"content": [image]}]}}}]}),
+        json!({"messages": [{"content": [{"type": "image", "source": {"data": junk}}]}]}),
+        json!({"contents": [{"parts": [{"text": "a", "inlineData": {"mimeType": "image/png", "data": png(400_000)}}]}]}),
+        json!({"contents": [{"parts": [{"functionCall": {"args": {"inlineData": {"data": png(400_000)}}}}]}]}),
+    ] {
+        assert!(bytes(&body) <= bound(&body), "{} of {}", bound(&body), bytes(&body));
+    }
+}
