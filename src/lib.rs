@@ -13,6 +13,7 @@ pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod demo;
 pub mod error;
 pub mod execute;
 pub mod gateway;
