@@ -213,8 +213,9 @@ pub struct Scope {
     caller: Arc<dyn ToolCaller>,
     filter: Arc<Filter>,
     group: Option<Arc<ToolGroup>>,
-    /// The group's one server, where its tools keep their own names.
-    plain: Option<Arc<str>>,
+    /// The one server that the group names, where it names only one.
+    sole: Option<Arc<str>>,
+    names: Names,
 }
 
 /// How tools are called in a group.
@@ -230,7 +231,7 @@ impl Scope {
     /// Every tool that the caller may use.
     #[must_use]
     pub fn all(caller: Arc<dyn ToolCaller>, filter: Arc<Filter>) -> Self {
-        Self { caller, filter, group: None, plain: None }
+        Self { caller, filter, group: None, sole: None, names: Names::Flat }
     }
 
     /// Those of a group; `None` where there is no such group, or the caller may not use it.
@@ -242,11 +243,8 @@ impl Scope {
         names: Names,
     ) -> Option<Self> {
         let group = caller.group(name)?;
-        let plain = match names {
-            Names::Flat => None,
-            Names::Plain => sole_server(&group),
-        };
-        Some(Self { caller, filter, group: Some(group), plain })
+        let sole = sole_server(&group);
+        Some(Self { caller, filter, group: Some(group), sole, names })
     }
 
     /// The same under the law as it is now; `None` where nothing is left of it.
@@ -256,10 +254,7 @@ impl Scope {
         let filter = Arc::clone(&self.filter);
         match &self.group {
             None => Some(Self::all(caller, filter)),
-            Some(group) => {
-                let names = if self.plain.is_some() { Names::Plain } else { Names::Flat };
-                Self::group(caller, filter, group.name.as_str(), names)
-            }
+            Some(group) => Self::group(caller, filter, group.name.as_str(), self.names),
         }
     }
 
@@ -284,7 +279,7 @@ impl Scope {
     /// Whether tools keep their server's names.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.plain.is_some()
+        self.names == Names::Plain && self.sole.is_some()
     }
 
     /// Whether `tool` may be seen and called.
@@ -294,24 +289,23 @@ impl Scope {
             .group
             .as_ref()
             .is_none_or(|group| group.tools.iter().any(|it| it.matches(&tool.policy)));
-        let in_plain = self.plain.as_ref().is_none_or(|it| **it == *tool.server.as_str());
-        in_group && in_plain && self.caller.may_call(&tool.policy) && self.filter.permits(tool)
+        in_group && self.caller.may_call(&tool.policy) && self.filter.permits(tool)
     }
 
     /// What `tool` is called here.
     #[must_use]
     pub fn name<'t>(&self, tool: &'t ToolEntry) -> &'t str {
-        if self.plain.is_some() { &tool.name } else { &tool.flat }
+        if self.is_plain() { &tool.name } else { &tool.flat }
     }
 
     /// The tool that is called `name` here. A tool that may not be called is not found.
+    ///
+    /// In a group of one server its own names are understood too: clients drop `?names=plain` from an address.
     #[must_use]
     pub fn find(&self, catalog: &Catalog, name: &str) -> Option<Arc<ToolEntry>> {
-        let tool = match &self.plain {
-            Some(server) => catalog.by_name(server, name),
-            None => catalog.by_flat(name),
-        };
-        tool.filter(|it| self.permits(it)).cloned()
+        let flat = if self.is_plain() { None } else { catalog.by_flat(name) };
+        let plain = || self.sole.as_ref().and_then(|server| catalog.by_name(server, name));
+        flat.or_else(plain).filter(|it| self.permits(it)).cloned()
     }
 
     /// Every tool that may be called, in the catalogue's order.

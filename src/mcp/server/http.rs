@@ -25,11 +25,14 @@ pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-pro
 pub(super) struct Accepts {
     pub(super) json: bool,
     pub(super) events: bool,
+    /// It names events before JSON, and so likes them better.
+    pub(super) events_first: bool,
 }
 
 /// Reads `Accept`. Who says nothing, or `*/*`, gets JSON.
 pub(super) fn accepts(headers: &HeaderMap) -> Accepts {
-    let mut accepts = Accepts { json: !headers.contains_key(ACCEPT), events: false };
+    let mut accepts =
+        Accepts { json: !headers.contains_key(ACCEPT), events: false, events_first: false };
     let entries = headers.get_all(ACCEPT).iter().filter_map(|it| it.to_str().ok());
     for entry in entries.flat_map(|it| it.split(',')) {
         let mut parts = entry.split(';').map(str::trim);
@@ -41,7 +44,10 @@ pub(super) fn accepts(headers: &HeaderMap) -> Accepts {
         match kind.as_str() {
             _ if is_refused => {}
             "application/json" | "application/*" | "*/*" => accepts.json = true,
-            "text/event-stream" | "text/*" => accepts.events = true,
+            "text/event-stream" | "text/*" => {
+                accepts.events = true;
+                accepts.events_first |= !accepts.json;
+            }
             _ => {}
         }
     }

@@ -246,7 +246,11 @@ fn over(
 
 /// A message as the whole answer.
 pub(super) fn whole(message: &Bytes, accepts: Accepts) -> Response<Body> {
-    if accepts.json { json(StatusCode::OK, message.clone()) } else { only_event(message) }
+    if accepts.json && !accepts.events_first {
+        json(StatusCode::OK, message.clone())
+    } else {
+        only_event(message)
+    }
 }
 
 /// Whether it was taken in time.

@@ -231,6 +231,22 @@ async fn bad_requests_get_their_answer() {
 }
 
 #[tokio::test]
+async fn a_client_gets_the_form_it_names_first() {
+    let fixture = Fixture::all();
+    for (accept, is_stream) in [
+        ("application/json, text/event-stream", false),
+        ("text/event-stream, application/json", true),
+        ("text/event-stream", true),
+        ("text/event-stream;q=0, application/json", false),
+        ("*/*", false),
+    ] {
+        let answer = fixture.post(&[("accept", accept)], &rpc("ping", &json!({}))).await;
+        assert_eq!(answer.events.len(), usize::from(is_stream), "{accept}");
+        assert_eq!(answer.body["result"], json!({}), "{accept}");
+    }
+}
+
+#[tokio::test]
 async fn batches_are_for_2025_03_26_alone() {
     let fixture = Fixture::all();
     let batch = json!([
@@ -276,6 +292,9 @@ async fn a_group_serves_its_own_and_no_more() {
     assert!(fixture.ran().is_empty());
     fixture.post_to(plain, group("only"), &[], call("y")).await;
     assert_eq!(fixture.ran(), ["a/y"]);
+    // Some clients drop the query of an address: a name that can mean one tool only is understood without it.
+    fixture.post_to("/mcp/only", group("only"), &[], call("x")).await;
+    assert_eq!(fixture.ran(), ["a/y", "a/x"]);
     assert_eq!(
         fixture.post_to("/mcp/none", group("none"), &[], list).await.failure(),
         (404, -32601)
