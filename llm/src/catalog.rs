@@ -2,6 +2,7 @@
 //!
 //! Decoded once, at first use, into a sorted table of about half a mebibyte.
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::sync::OnceLock;
 
@@ -25,20 +26,71 @@ pub struct Entry {
     pub context_tokens: Option<u64>,
     /// The most output tokens.
     pub max_output_tokens: Option<u64>,
+    /// What it can do.
+    pub capabilities: Capabilities,
     /// What it costs, where that is known.
     pub price: Option<Price>,
+}
+
+impl Entry {
+    /// The vendor that serves it.
+    #[must_use]
+    pub fn vendor(&self) -> &str {
+        &self.vendor
+    }
+}
+
+/// What a model can do, as a set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities(u16);
+
+/// The list's words for what a model can do; a set's bit is the word's place.
+const CAPABILITIES: [&str; 10] = [
+    "tools",
+    "parallel_tools",
+    "vision",
+    "pdf",
+    "audio_in",
+    "audio_out",
+    "reasoning",
+    "json_schema",
+    "prompt_caching",
+    "web_search",
+];
+
+impl Capabilities {
+    fn of(words: &[Cow<'_, str>]) -> Self {
+        let bits = CAPABILITIES.iter().enumerate();
+        Self(
+            bits.filter(|it| words.iter().any(|word| word == it.1))
+                .fold(0, |set, it| set | 1 << it.0),
+        )
+    }
+
+    /// Whether the model can do `word`: `tools`, `vision`, `reasoning`, ….
+    #[must_use]
+    pub fn has(self, word: &str) -> bool {
+        CAPABILITIES.iter().position(|it| *it == word).is_some_and(|it| self.0 >> it & 1 == 1)
+    }
+
+    /// What it can do, in the list's words.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        CAPABILITIES.into_iter().filter(move |it| self.has(it))
+    }
 }
 
 #[derive(Deserialize)]
 struct Row<'a> {
     #[serde(borrow)]
-    provider: std::borrow::Cow<'a, str>,
+    provider: Cow<'a, str>,
     #[serde(borrow)]
-    model: std::borrow::Cow<'a, str>,
+    model: Cow<'a, str>,
     #[serde(borrow)]
-    mode: std::borrow::Cow<'a, str>,
+    mode: Cow<'a, str>,
     context_tokens: Option<u64>,
     max_output_tokens: Option<u64>,
+    #[serde(borrow, default)]
+    capabilities: Vec<Cow<'a, str>>,
     usd_per_million_tokens: Option<Usd>,
 }
 
@@ -61,7 +113,7 @@ struct Listed(PerMillion);
 
 impl<'de> Deserialize<'de> for Listed {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
         let (kept, rest) = match text.find('.') {
             Some(point) if point + 10 < text.len() => text.split_at(point + 10),
             _ => (text.as_ref(), ""),
@@ -110,6 +162,11 @@ pub fn find(vendor: &str, model: &str) -> Option<&'static Entry> {
     all.get(at)
 }
 
+/// Every vendor's model of that name, by vendor. For a bare name; walks the whole list.
+pub fn named(model: &str) -> impl Iterator<Item = &'static Entry> {
+    all().iter().filter(move |it| &*it.model == model)
+}
+
 /// The models of a vendor, by name.
 #[must_use]
 pub fn of_vendor(vendor: &str) -> &'static [Entry] {
@@ -150,12 +207,13 @@ fn entry(line: &str) -> Option<Entry> {
         mode: row.mode.into(),
         context_tokens: row.context_tokens,
         max_output_tokens: row.max_output_tokens,
+        capabilities: Capabilities::of(&row.capabilities),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{EMBEDDED, all, find, of_vendor};
+    use super::{CAPABILITIES, EMBEDDED, all, find, named, of_vendor};
 
     const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/model-catalog.jsonl");
     const PACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/model-catalog.jsonl.zst");
@@ -187,6 +245,37 @@ mod tests {
         for it in all() {
             assert!(find(&it.vendor, &it.model).is_some(), "{}/{}", it.vendor, it.model);
         }
+    }
+
+    #[test]
+    fn a_bare_name_finds_every_vendor_that_serves_it() {
+        let vendors: Vec<&str> = named("gpt-4o-mini").map(|it| it.vendor()).collect();
+        assert!(vendors.contains(&"openai") && vendors.contains(&"azure"), "{vendors:?}");
+        assert_eq!(named("no-such-model").count(), 0);
+    }
+
+    #[test]
+    fn every_capability_in_the_list_is_known() {
+        let mut words = std::collections::BTreeSet::new();
+        for line in std::fs::read_to_string(SOURCE).expect("list").lines() {
+            let row: super::Row<'_> = serde_json::from_str(line).expect("row");
+            words.extend(row.capabilities.iter().map(|it| it.to_string()));
+        }
+        let known: std::collections::BTreeSet<String> =
+            CAPABILITIES.iter().map(|it| (*it).to_owned()).collect();
+        assert_eq!(words, known);
+        let model = find("anthropic", "claude-haiku-4-5").expect("listed").capabilities;
+        assert!(
+            model.has("vision") && !model.has("audio_in") && model.words().any(|it| it == "tools")
+        );
+    }
+
+    #[test]
+    fn the_table_is_small() {
+        let names: usize =
+            all().iter().map(|it| it.vendor.len() + it.model.len() + it.mode.len()).sum();
+        let bytes = names + all().len() * size_of::<super::Entry>();
+        assert!(bytes < 1 << 20, "{bytes}");
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Bound {
     ///
     /// [`Code::PriceUnknown`] where a strict budget would have to bound it and nobody knows the price.
     pub fn of(run: &Run<'_>, target: &Target) -> Result<Self, Error> {
-        let input = tokens::upper_bound_input(&run.inbound.body);
+        let input = tokens::upper_bound_input(&run.inbound.body).min(context(target));
         let estimate = tokens::estimate(run.inbound.body.len() as u64);
         let output = output_cap(run, target);
         let is_strict = run.caller.limits.has_strict_budget()
@@ -80,6 +80,12 @@ fn output_cap(run: &Run<'_>, target: &Target) -> u64 {
 /// The most that the model can write, as the catalogue has it.
 fn listed_cap(target: &Target) -> Option<u64> {
     catalog::find(target.provider.vendor.name, &target.model)?.max_output_tokens
+}
+
+/// The most that the model can read, as the catalogue has it.
+fn context(target: &Target) -> u64 {
+    let listed = catalog::find(target.provider.vendor.name, &target.model);
+    listed.and_then(|it| it.context_tokens).unwrap_or(u64::MAX)
 }
 
 fn upper(run: &Run<'_>, price: &Price, input: u64, output: u64) -> NanoUsd {

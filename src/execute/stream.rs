@@ -270,7 +270,10 @@ impl Parts {
             return None;
         }
         let mut bytes = Vec::new();
-        self.encoder.cut(&mut bytes);
+        match &mut self.way {
+            Way::Pass { tap } => tap.cut(self.encoder.as_mut(), &mut bytes),
+            Way::Translate(_) => self.encoder.cut(&mut bytes),
+        }
         Some(bytes.into())
     }
 
@@ -290,7 +293,10 @@ impl Parts {
             request_id: &self.request_id,
         };
         let mut bytes = Vec::new();
-        self.encoder.fail(&failure, &mut bytes);
+        match &mut self.way {
+            Way::Pass { tap } => tap.fail(self.encoder.as_mut(), &failure, &mut bytes),
+            Way::Translate(_) => self.encoder.fail(&failure, &mut bytes),
+        }
         bytes.into()
     }
 }
