@@ -12,6 +12,9 @@
 /// Those who seal, by dialect.
 const OWNERS: &[&str] = &["anthropic", "gemini", "openai", "openai_responses"];
 
+/// Set before an item's id.
+const ITEM: &str = "item:";
+
 /// Marks a token as `dialect`'s.
 #[must_use]
 pub fn mark(dialect: &str, token: &str) -> String {
@@ -41,6 +44,24 @@ pub fn own<'a>(dialect: &str, token: &'a str) -> Option<&'a str> {
 #[must_use]
 pub fn bare<'a>(dialect: &str, token: &'a str) -> &'a str {
     own(dialect, token).unwrap_or(token)
+}
+
+/// Puts the id of the vendor's item into a seal, for a caller whose dialect has no other place for it: Responses wants
+/// it back with the seal.
+pub(crate) fn with_item(token: &str, id: Option<&str>) -> String {
+    match (owner(token), id) {
+        (Some(owner), Some(id)) => mark(owner, &format!("{ITEM}{id}:{}", bare(owner, token))),
+        _ => token.to_owned(),
+    }
+}
+
+/// Takes the item's id out of a seal again.
+pub(crate) fn split_item(token: &str) -> (String, Option<String>) {
+    let parts = owner(token).and_then(|owner| {
+        let (id, bare) = own(owner, token)?.strip_prefix(ITEM)?.split_once(':')?;
+        Some((mark(owner, bare), Some(id.to_owned())))
+    });
+    parts.unwrap_or_else(|| (token.to_owned(), None))
 }
 
 #[cfg(test)]

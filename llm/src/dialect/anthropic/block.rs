@@ -58,7 +58,8 @@ pub(super) fn decode(value: Value, path: &str) -> Result<Block, Error> {
         "thinking" => thinking(Fields::new(value, path)?),
         "redacted_thinking" => {
             let data = Fields::new(value, path)?.need_text("data")?;
-            Ok(Block::RedactedThinking { data: seal::marked(NAME, &data), id: None })
+            let (data, id) = seal::split_item(&seal::marked(NAME, &data));
+            Ok(Block::RedactedThinking { data, id })
         }
         "tool_use" => tool_use(Fields::new(value, path)?),
         "tool_result" => tool_result(Fields::new(value, path)?),
@@ -102,11 +103,14 @@ fn decode_source(mut fields: Fields) -> Result<Source, Error> {
 fn thinking(mut fields: Fields) -> Result<Block, Error> {
     let text = fields.text("thinking")?.unwrap_or_default();
     let signature = fields.text("signature")?.filter(|signature| !signature.is_empty());
-    Ok(Block::Thinking {
-        text,
-        signature: signature.map(|signature| seal::marked(NAME, &signature)),
-        id: None,
-    })
+    let sealed = signature.map(|signature| seal::split_item(&seal::marked(NAME, &signature)));
+    let (signature, id) = sealed.map_or((None, None), |(signature, id)| (Some(signature), id));
+    Ok(Block::Thinking { text, signature, id })
+}
+
+/// A seal as callers see it: Anthropic's own bare, another's marked, with its item's id.
+pub(super) fn shown(seal: &str, id: Option<&str>) -> String {
+    seal::own(NAME, seal).map_or_else(|| seal::with_item(seal, id), str::to_owned)
 }
 
 fn tool_use(mut fields: Fields) -> Result<Block, Error> {

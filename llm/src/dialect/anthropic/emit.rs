@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use super::NAME;
 use super::error;
 use super::reply::{are_ours, carrier, message_id, stop_words, usage_words, words};
+use super::{NAME, block};
 use crate::chat::{Block, Event, Stop, Usage};
 use crate::dialect::{Failure, ReplyContext, StreamEncoder};
-use crate::seal;
 
 /// Writes Anthropic's server-sent events. Its blocks come strictly one after another, so a tool's call that begins
 /// while another is open waits for it: what waits is bounded by the reply's own length.
@@ -263,13 +262,13 @@ fn begin_block(block: &Block, mut written: u32, out: &mut Vec<u8>) -> u32 {
                 delta(index, &json!({"type": "text_delta", "text": text}), out);
             }
         }
-        Block::Thinking { text, signature, .. } => {
+        Block::Thinking { text, signature, id } => {
             let index = start(&json!({"type": "thinking", "thinking": "", "signature": ""}), out);
             if !text.is_empty() {
                 delta(index, &json!({"type": "thinking_delta", "thinking": text}), out);
             }
             if let Some(signature) = signature {
-                delta(index, &signed(signature), out);
+                delta(index, &signed(signature, id.as_deref()), out);
             }
         }
         other => {
@@ -292,9 +291,10 @@ fn write_piece(block: &Block, piece: &Event, index: u32, out: &mut Vec<u8>) {
         (Event::Arguments { json, .. }, Block::ToolUse { .. }) => {
             delta(index, &json!({"type": "input_json_delta", "partial_json": json}), out);
         }
-        (Event::Signature { signature, .. }, Block::Thinking { .. }) => {
-            delta(index, &signed(signature), out);
+        (Event::Signature { signature, .. }, Block::Thinking { id, .. }) => {
+            delta(index, &signed(signature, id.as_deref()), out);
         }
+
         (Event::Citation { value, .. }, Block::Text { .. }) if are_ours(&json!([value])) => {
             delta(index, &json!({"type": "citations_delta", "citation": value}), out);
         }
@@ -302,8 +302,8 @@ fn write_piece(block: &Block, piece: &Event, index: u32, out: &mut Vec<u8>) {
     }
 }
 
-fn signed(signature: &str) -> Value {
-    json!({"type": "signature_delta", "signature": seal::bare(NAME, signature)})
+fn signed(signature: &str, id: Option<&str>) -> Value {
+    json!({"type": "signature_delta", "signature": block::shown(signature, id)})
 }
 
 fn delta(index: u32, delta: &Value, out: &mut Vec<u8>) {

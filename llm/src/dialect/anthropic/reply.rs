@@ -7,7 +7,6 @@ use super::{NAME, block};
 use crate::chat::{Block, Choice, Reply, Stop, Usage};
 use crate::dialect::{Error, ReplyContext};
 use crate::json;
-use crate::seal;
 
 /// Reads an upstream's reply.
 pub(super) fn decode(body: &[u8]) -> Result<Reply, Error> {
@@ -164,13 +163,13 @@ pub(super) fn words(block: &Block) -> Vec<Value> {
             vec![written]
         }
         Block::Refusal { text } => vec![json!({"type": "text", "text": text})],
-        Block::Thinking { text, signature, .. } => {
-            let signature =
-                signature.as_deref().map_or("", |signature| seal::bare(NAME, signature));
+        Block::Thinking { text, signature, id } => {
+            let shown = |signature: &str| block::shown(signature, id.as_deref());
+            let signature = signature.as_deref().map(shown).unwrap_or_default();
             vec![json!({"type": "thinking", "thinking": text, "signature": signature})]
         }
-        Block::RedactedThinking { data, .. } => {
-            vec![json!({"type": "redacted_thinking", "data": seal::bare(NAME, data)})]
+        Block::RedactedThinking { data, id } => {
+            vec![json!({"type": "redacted_thinking", "data": block::shown(data, id.as_deref())})]
         }
         Block::ToolUse { id, name, arguments, signature, .. } => {
             let call =

@@ -27,8 +27,8 @@ pub(super) struct Decoder {
 enum Open {
     /// Its pieces are passed on.
     Passing,
-    /// A tool's call, passed on; whether arguments have come.
-    Call,
+    /// A tool's call, passed on, and whether arguments have come.
+    Call(bool),
     /// A block that only Anthropic knows, held until it is whole, with the JSON of its input so far.
     Held(Value, String),
 }
@@ -115,11 +115,12 @@ impl Decoder {
             }
             Block::ToolUse { id, name, arguments, signature, cache } => {
                 // Some who speak this dialect send the whole input at once.
-                if arguments != "{}" {
+                let has_come = arguments != "{}";
+                if has_come {
                     pieces.push(Event::Arguments { choice: 0, index, json: arguments });
                 }
                 (
-                    Open::Call,
+                    Open::Call(has_come),
                     Block::ToolUse { id, name, arguments: String::new(), signature, cache },
                 )
             }
@@ -153,9 +154,10 @@ impl Decoder {
                     out.push(Event::Citation { choice: 0, index, value });
                 }
             }
-            ("input_json_delta", Open::Call) => {
+            ("input_json_delta", Open::Call(has_come)) => {
                 let json = text("partial_json")?;
                 if !json.is_empty() {
+                    *has_come = true;
                     out.push(Event::Arguments { choice: 0, index, json });
                 }
             }
@@ -185,7 +187,11 @@ impl Decoder {
                     block: Block::Opaque { dialect: NAME, value },
                 });
             }
-            Some(Open::Passing | Open::Call) => {}
+            // A call without arguments streams none; to others that would not be JSON.
+            Some(Open::Call(false)) => {
+                out.push(Event::Arguments { choice: 0, index, json: "{}".to_owned() });
+            }
+            Some(Open::Passing | Open::Call(true)) => {}
         }
         out.push(Event::BlockStop { choice: 0, index });
         Ok(())

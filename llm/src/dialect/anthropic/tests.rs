@@ -201,6 +201,24 @@ fn an_error_in_a_stream_ends_it() {
 }
 
 #[test]
+fn a_call_without_arguments_has_an_empty_object_of_them() {
+    let stream = r#"data: {"type":"message_start","message":{"id":"msg_1","model":"m","usage":{}}}
+
+data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"now","input":{}}}
+
+data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":""}}
+
+data: {"type":"content_block_stop","index":0}
+
+data: {"type":"message_stop"}
+
+"#;
+    let reply = fold(&decode_stream(&Anthropic, stream));
+    let Block::ToolUse { arguments, .. } = &reply.choices[0].content[0] else { panic!() };
+    assert_eq!(arguments, "{}");
+}
+
+#[test]
 fn calls_that_interleave_are_written_one_after_another() {
     let start = |index, id: &str| Event::BlockStart { choice: 0, index, block: call(id, None) };
     let arguments = |index, json: &str| Event::Arguments { choice: 0, index, json: json.into() };

@@ -61,7 +61,10 @@ impl StreamEncoder for Encoder {
             Event::Signature { choice, index, signature: seal } => {
                 match self.open.get_mut(&(*choice, *index)) {
                     Some(Block::ToolUse { signature, .. }) => *signature = Some(seal.clone()),
-                    Some(Block::Thinking { .. }) => self.seal(*choice, seal, out),
+                    Some(Block::Thinking { id, .. }) => {
+                        let seal = shown(seal, id.as_deref());
+                        self.seal(*choice, &seal, out);
+                    }
                     _ => {}
                 }
             }
@@ -124,12 +127,12 @@ impl Encoder {
     fn start(&mut self, choice: u32, index: u32, block: &Block, out: &mut Vec<u8>) {
         match block {
             Block::ToolUse { .. } => {}
-            Block::Thinking { text, signature, .. } => {
+            Block::Thinking { text, signature, id } => {
                 if !text.is_empty() {
                     self.part(choice, &json!({"text": text, "thought": true}), out);
                 }
                 if let Some(signature) = signature {
-                    self.seal(choice, signature, out);
+                    self.seal(choice, &shown(signature, id.as_deref()), out);
                 }
             }
             other => {
@@ -150,11 +153,7 @@ impl Encoder {
     }
 
     fn seal(&mut self, choice: u32, seal: &str, out: &mut Vec<u8>) {
-        self.part(
-            choice,
-            &json!({"text": "", "thought": true, "thoughtSignature": shown(seal)}),
-            out,
-        );
+        self.part(choice, &json!({"text": "", "thought": true, "thoughtSignature": seal}), out);
     }
 
     fn part(&mut self, choice: u32, part: &Value, out: &mut Vec<u8>) {

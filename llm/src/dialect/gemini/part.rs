@@ -120,14 +120,16 @@ pub(super) fn decode(
 
 /// A thought, or reasoning that is sealed as a whole.
 fn thought(text: String, seal: Option<String>) -> Block {
-    let whole = seal.as_deref().and_then(|seal| {
-        let owner = seal::owner(seal)?;
-        let data = seal::own(owner, seal)?.strip_prefix(REDACTED)?;
+    let Some((seal, id)) = seal.map(|seal| seal::split_item(&seal)) else {
+        return Block::Thinking { text, signature: None, id: None };
+    };
+    let whole = seal::owner(&seal).and_then(|owner| {
+        let data = seal::own(owner, &seal)?.strip_prefix(REDACTED)?;
         Some(seal::mark(owner, data))
     });
     match whole {
-        Some(data) if text.is_empty() => Block::RedactedThinking { data, id: None },
-        _ => Block::Thinking { text, signature: seal, id: None },
+        Some(data) if text.is_empty() => Block::RedactedThinking { data, id },
+        _ => Block::Thinking { text, signature: Some(seal), id },
     }
 }
 
@@ -140,11 +142,12 @@ pub(super) fn join(blocks: Vec<Block>) -> Vec<Block> {
                 text.push_str(&more);
             }
             (
-                Some(Block::Thinking { text, signature: signature @ None, .. }),
-                Block::Thinking { text: more, signature: seal, .. },
+                Some(Block::Thinking { text, signature: signature @ None, id }),
+                Block::Thinking { text: more, signature: seal, id: item },
             ) => {
                 text.push_str(&more);
                 *signature = seal;
+                *id = item;
             }
             (_, block) => joined.push(block),
         }
@@ -213,8 +216,8 @@ pub(super) fn taken(seal: &str) -> String {
 }
 
 /// A seal for a part: `thoughtSignature` is bytes to SDKs, so a foreign seal is made base64, mark and all.
-pub(super) fn shown(seal: &str) -> String {
-    seal::own(NAME, seal).map_or_else(|| STANDARD.encode(seal), str::to_owned)
+pub(super) fn shown(seal: &str, id: Option<&str>) -> String {
+    seal::own(NAME, seal).map_or_else(|| STANDARD.encode(seal::with_item(seal, id)), str::to_owned)
 }
 
 /// Writes a block for a caller.
@@ -225,25 +228,25 @@ pub(super) fn words(block: &Block, parts: &mut Vec<Value>) {
                 parts.push(json!({"text": text}));
             }
         }
-        Block::Thinking { text, signature, .. } if text.is_empty() => {
+        Block::Thinking { text, signature, id } if text.is_empty() => {
             if let Some(signature) = signature {
-                sign(&shown(signature), parts);
+                sign(&shown(signature, id.as_deref()), parts);
             }
         }
-        Block::Thinking { text, signature, .. } => {
+        Block::Thinking { text, signature, id } => {
             let mut part = json!({"text": text, "thought": true});
-            set_seal(&mut part, signature.as_deref().map(shown));
+            set_seal(&mut part, signature.as_deref().map(|seal| shown(seal, id.as_deref())));
             parts.push(part);
         }
-        Block::RedactedThinking { data, .. } => {
+        Block::RedactedThinking { data, id } => {
             let owner = seal::owner(data).unwrap_or_default();
             let whole = seal::mark(owner, &format!("{REDACTED}{}", seal::bare(owner, data)));
-            parts.push(json!({"text": "", "thought": true, "thoughtSignature": shown(&whole)}));
+            parts.push(json!({"text": "", "thought": true, "thoughtSignature": shown(&whole, id.as_deref())}));
         }
         Block::ToolUse { id, name, arguments, signature, .. } => {
             let mut part =
                 json!({"functionCall": {"id": id, "name": name, "args": object(arguments)}});
-            set_seal(&mut part, signature.as_deref().map(shown));
+            set_seal(&mut part, signature.as_deref().map(|seal| shown(seal, None)));
             parts.push(part);
         }
         Block::Image { source, .. } | Block::Audio { source } | Block::Document { source, .. } => {
