@@ -49,6 +49,14 @@ pub(crate) static VENDORS: &[Vendor] = &[
         seals: &[],
     },
     Vendor {
+        name: "openai_responses",
+        model: "gpt-5.1",
+        request: testdata!("openai_responses.request.json"),
+        reply: testdata!("openai_responses.reply.json"),
+        stream: testdata!("openai_responses.stream.sse"),
+        seals: &["UkVTUE9OU0VTU0VBTA=="],
+    },
+    Vendor {
         name: "anthropic",
         model: "claude-sonnet-4-6",
         request: testdata!("anthropic.request.json"),
