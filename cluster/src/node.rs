@@ -58,7 +58,7 @@ pub struct Settings {
     pub heartbeat_ms: u64,
     pub election_min_ms: u64,
     pub election_max_ms: u64,
-    /// How long after a failure of the disk the log is opened again.
+    /// How long after the disk was full the log is opened again; twice as long after each try, up to 15 s.
     pub reopen_after: Duration,
 }
 
@@ -176,7 +176,7 @@ enum Running<S: StateMachine> {
         raft: Raft<Types, Machine<S>>,
         log: Arc<dyn Log>,
     },
-    /// The disk refused a write; the supervisor tries to open the log again.
+    /// The disk refused a write; if it is only full, the supervisor tries to open the log again.
     Down(ProposeError),
 }
 

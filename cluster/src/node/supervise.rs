@@ -1,7 +1,10 @@
-//! Bringing a node back after its disk refused a write.
+//! Bringing a node back after its disk was full.
 //!
 //! openraft stops for good when storage fails, and so does the log. The state in memory is right nevertheless: it holds nothing that was not
 //! durable. So the log is opened again, from time to time, until it takes writes, and openraft is started over the same state.
+//!
+//! A disk that fails otherwise is not trusted again: after a failed flush the system may show data that never reached it. Such a node
+//! goes on reading and refuses writes until somebody has looked and starts it again.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
@@ -20,6 +23,8 @@ use crate::state_machine::StateMachine;
 
 /// How long the tasks of the old openraft may hold on to the log.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
+/// Opening reads the whole log, so it is not done all the time.
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(15);
 const SIZE_CHECKED_EVERY: Duration = Duration::from_secs(1);
 
 #[expect(
@@ -42,7 +47,7 @@ async fn run<S: StateMachine>(node: Weak<Node<S>>, mut stop: watch::Receiver<boo
             node.shared.fail(Failure::Stopped("the consensus task has ended".into()));
             return;
         };
-        tracing::error!(error = %error, "the disk refuses policy writes; reads go on, and the log will be opened again");
+        let is_full = matches!(error, log::Error::Full { .. });
         let down = Running::Down(ProposeError::Storage(error));
         let running = std::mem::replace(&mut *node.running.write(), down);
         if let Running::Up { raft, log } = running {
@@ -50,15 +55,26 @@ async fn run<S: StateMachine>(node: Weak<Node<S>>, mut stop: watch::Receiver<boo
             drop(raft);
             release(log).await;
         }
+        if !is_full {
+            tracing::error!(
+                "the disk has failed: this node serves reads and refuses policy writes until it is started again"
+            );
+            return;
+        }
+        tracing::error!(
+            "the disk is full: this node serves reads and refuses policy writes until there is room"
+        );
+        let mut pause = node.settings.reopen_after;
         loop {
             tokio::select! {
                 () = asked(&mut stop) => return,
-                () = tokio::time::sleep(node.settings.reopen_after) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             match reopen(&node).await {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(error = %error, "the raft log cannot be used yet"),
             }
+            pause = pause.saturating_mul(2).min(REOPEN_PAUSE_MAX.max(node.settings.reopen_after));
         }
         tracing::info!("the disk takes policy writes again");
     }

@@ -12,6 +12,7 @@ use althing_storage::raft_log::Quota;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+mod broken;
 mod group;
 
 use super::{

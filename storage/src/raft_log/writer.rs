@@ -172,7 +172,7 @@ pub(super) fn run(shared: &Shared, db: &Database) {
     while let Some(batch) = shared.take() {
         let result = match shared.failed() {
             Some(error) => Err(error),
-            None => write(db, &batch).map_err(|e| refused(&shared.file, e)),
+            None => write_or_panic(&shared.file, db, &batch),
         };
         if let Err(error) = &result {
             tracing::error!(file = %shared.file, error = %error, "the raft log cannot be written; policy writes are refused");
@@ -180,6 +180,17 @@ pub(super) fn run(shared: &Shared, db: &Database) {
         shared.written(&result);
         for queued in batch {
             (queued.done)(result.clone());
+        }
+    }
+}
+
+/// A panic of redb is a failed write as well: nobody may wait for a thread that is gone.
+fn write_or_panic(file: &Arc<str>, db: &Database, batch: &VecDeque<Queued>) -> Result<(), Error> {
+    let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write(db, batch)));
+    match written {
+        Ok(result) => result.map_err(|e| refused(file, e)),
+        Err(_) => {
+            Err(Error::Write { file: file.clone(), reason: "the storage engine panicked".into() })
         }
     }
 }
