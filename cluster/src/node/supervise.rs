@@ -53,7 +53,9 @@ async fn run<S: StateMachine>(node: Weak<Node<S>>, mut stop: watch::Receiver<boo
         if let Running::Up { raft, log } = running {
             shutdown(&raft).await;
             drop(raft);
-            release(log).await;
+            if is_full {
+                release(log).await;
+            }
         }
         if !is_full {
             tracing::error!(
