@@ -2,6 +2,8 @@
 //!
 //! To add one: a file beside `groq.rs`, and its line in [`ALL`].
 
+use std::borrow::Cow;
+
 use althing_domain::policy::DialectName;
 
 use crate::dialect::openai::{OpenAi, Quirks};
@@ -67,6 +69,8 @@ pub struct Vendor {
     pub has_embeddings: bool,
     /// Whether it serves models that the catalogue does not list: aggregators, and servers of one's own.
     pub serves_any: bool,
+    /// How its paths are made.
+    pub paths: Paths,
     /// The dialect as this vendor takes it, where that is OpenAI's.
     pub openai: Option<&'static OpenAi>,
 }
@@ -79,6 +83,19 @@ pub enum Auth {
     /// The credential alone, in this header (lower case).
     Header(&'static str),
 }
+
+/// How an operation's path is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paths {
+    /// As the dialect has it.
+    Plain,
+    /// As the dialect has it below a base URL that ends in `/v1`; below a resource's bare host by deployment and dated
+    /// version, as Azure had it before.
+    ByDeployment,
+}
+
+/// The version of Azure's paths by deployment: its last one for general use.
+const AZURE_API_VERSION: &str = "2024-10-21";
 
 /// OpenAI's dialect as nearly everybody else has it.
 static COMPATIBLE_OPENAI: OpenAi = OpenAi { quirks: Quirks::COMPATIBLE };
@@ -101,6 +118,7 @@ const fn compatible(
         has_responses: false,
         has_embeddings,
         serves_any: true,
+        paths: Paths::Plain,
         openai: if is_openai(dialect) { Some(&COMPATIBLE_OPENAI) } else { None },
     }
 }
@@ -124,6 +142,32 @@ impl Vendor {
         }
     }
 
+    /// The path of an operation below `base_url`, given as the dialect has it, for a model (Azure: a deployment).
+    #[must_use]
+    pub fn path<'p>(&self, base_url: &str, path: &'p str, model: &str) -> Cow<'p, str> {
+        let base = base_url.trim_end_matches('/');
+        if self.paths == Paths::Plain || base.ends_with("/v1") {
+            return Cow::Borrowed(path);
+        }
+        let root = if base.ends_with("/openai") { "" } else { "/openai" };
+        if path.starts_with("/responses") {
+            return Cow::Owned(format!("{root}/v1{path}"));
+        }
+        let is_plain = |it: &u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'-');
+        let mut deployment = String::with_capacity(model.len());
+        for byte in model.bytes() {
+            if is_plain(&byte) {
+                deployment.push(char::from(byte));
+            } else {
+                deployment.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        let separator = if path.contains('?') { '&' } else { '?' };
+        Cow::Owned(format!(
+            "{root}/deployments/{deployment}{path}{separator}api-version={AZURE_API_VERSION}"
+        ))
+    }
+
     /// Whether a caller's dialect is spoken here, so that bytes can pass.
     #[must_use]
     pub fn speaks(&self, dialect: &str) -> bool {
@@ -135,9 +179,16 @@ impl Vendor {
 #[must_use]
 pub fn find(name: &str, dialect: Option<DialectName>) -> &'static Vendor {
     let by_name = ALL.iter().copied().find(|it| it.name == name);
+    let is_own = |it: &&Vendor, dialect| match dialect {
+        // They share a dialect's name with others, but neither paths nor the way a credential is shown.
+        DialectName::Azure | DialectName::Demo => false,
+        DialectName::OpenAi | DialectName::Anthropic | DialectName::Gemini => {
+            it.dialect == name_of(dialect)
+        }
+    };
     match (by_name, dialect) {
         (Some(vendor), None) => vendor,
-        (Some(vendor), Some(dialect)) if vendor.dialect == name_of(dialect) => vendor,
+        (Some(vendor), Some(dialect)) if is_own(&vendor, dialect) => vendor,
         (_, Some(DialectName::Azure)) => &azure::VENDOR,
         (_, Some(DialectName::Anthropic)) => &COMPATIBLE[1],
         (_, Some(DialectName::Gemini)) => &COMPATIBLE[2],

@@ -171,11 +171,9 @@ fn request(
     outbound: &Outbound,
     key: Option<&KeyCell>,
 ) -> Result<Request<Full<Bytes>>, Error> {
-    let uri = target
-        .provider
-        .base
-        .join(&outbound.path)
-        .map_err(|problem| Error::field("model", problem))?;
+    let provider = &target.provider;
+    let path = provider.vendor.path(provider.base.text(), &outbound.path, &target.model);
+    let uri = provider.base.join(&path).map_err(|problem| Error::field("model", problem))?;
     let mut request = Request::new(Full::new(outbound.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;

@@ -1,6 +1,6 @@
 //! Anthropic.
 
-use super::{Auth, Vendor};
+use super::{Auth, Paths, Vendor};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "anthropic",
@@ -10,5 +10,6 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: false,
+    paths: Paths::Plain,
     openai: None,
 };

@@ -1,6 +1,6 @@
 //! Azure OpenAI. `base_url` is the resource's own, `https://NAME.openai.azure.com/openai/v1` (or up to the host, for the older paths by deployment).
 
-use super::{Auth, Vendor};
+use super::{Auth, Paths, Vendor};
 use crate::dialect::openai::{OpenAi, Quirks};
 
 pub(super) static VENDOR: Vendor = Vendor {
@@ -11,5 +11,6 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: true,
     has_embeddings: true,
     serves_any: true,
+    paths: Paths::ByDeployment,
     openai: Some(&OpenAi { quirks: Quirks::OPENAI }),
 };

@@ -1,6 +1,6 @@
 //! Fireworks AI.
 
-use super::{Auth, Vendor};
+use super::{Auth, Paths, Vendor};
 use crate::dialect::openai::{Extra, OpenAi, Quirks};
 
 pub(super) static VENDOR: Vendor = Vendor {
@@ -11,5 +11,6 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: true,
     serves_any: true,
+    paths: Paths::Plain,
     openai: Some(&OpenAi { quirks: Quirks { top_k: Extra::Known, ..Quirks::COMPATIBLE } }),
 };

@@ -1,6 +1,6 @@
 //! Google Gemini, on its developer API.
 
-use super::{Auth, Vendor};
+use super::{Auth, Paths, Vendor};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "gemini",
@@ -10,5 +10,6 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: true,
     serves_any: false,
+    paths: Paths::Plain,
     openai: None,
 };

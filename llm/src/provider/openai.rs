@@ -1,6 +1,6 @@
 //! OpenAI.
 
-use super::{Auth, Vendor};
+use super::{Auth, Paths, Vendor};
 use crate::dialect::openai::{OpenAi, Quirks};
 
 pub(super) static VENDOR: Vendor = Vendor {
@@ -11,5 +11,6 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: true,
     has_embeddings: true,
     serves_any: false,
+    paths: Paths::Plain,
     openai: Some(&OpenAi { quirks: Quirks::OPENAI }),
 };

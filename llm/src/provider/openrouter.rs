@@ -1,6 +1,6 @@
 //! `OpenRouter`.
 
-use super::{Auth, Vendor};
+use super::{Auth, Paths, Vendor};
 use crate::dialect::openai::{CacheControl, Extra, OpenAi, Quirks, ReasoningBack, ReasoningField};
 
 pub(super) static VENDOR: Vendor = Vendor {
@@ -11,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: true,
+    paths: Paths::Plain,
     openai: Some(&OpenAi {
         quirks: Quirks {
             reasoning: ReasoningField::Nested,

@@ -1,6 +1,6 @@
 //! Perplexity.
 
-use super::{Auth, Vendor};
+use super::{Auth, Paths, Vendor};
 use crate::dialect::openai::{OpenAi, Quirks, StreamUsage};
 
 pub(super) static VENDOR: Vendor = Vendor {
@@ -11,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: false,
+    paths: Paths::Plain,
     openai: Some(&OpenAi {
         quirks: Quirks { stream_usage: StreamUsage::Always, ..Quirks::COMPATIBLE },
     }),

@@ -37,4 +37,20 @@ fn a_stated_dialect_wins_over_a_vendors_name() {
     assert!(find("local", Some(DialectName::OpenAi)).serves_any);
     assert!(!find("local", Some(DialectName::OpenAi)).has_responses);
     assert!(find("corp", Some(DialectName::Azure)).has_responses);
+    assert_eq!(find("openai", Some(DialectName::Azure)).name, "azure");
+    assert_eq!(find("mistral", Some(DialectName::OpenAi)).name, "mistral");
+}
+
+#[test]
+fn azures_paths_follow_its_base_url() {
+    let path =
+        |base: &str, path: &str| find("azure", None).path(base, path, "my gpt/4o").into_owned();
+    let host = "https://x.openai.azure.com";
+    assert_eq!(path(&format!("{host}/openai/v1"), "/chat/completions"), "/chat/completions");
+    assert_eq!(path(&format!("{host}/openai/v1/"), "/embeddings"), "/embeddings");
+    let by_deployment = "/deployments/my%20gpt%2F4o/chat/completions?api-version=2024-10-21";
+    assert_eq!(path(host, "/chat/completions"), format!("/openai{by_deployment}"));
+    assert_eq!(path(&format!("{host}/openai"), "/chat/completions"), by_deployment);
+    assert_eq!(path(host, "/responses"), "/openai/v1/responses");
+    assert_eq!(find("openai", None).path("https://x", "/responses", "m"), "/responses");
 }

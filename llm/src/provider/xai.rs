@@ -1,6 +1,6 @@
 //! xAI.
 
-use super::{Auth, Vendor};
+use super::{Auth, Paths, Vendor};
 use crate::dialect::openai::{MaxTokens, OpenAi, Quirks};
 
 pub(super) static VENDOR: Vendor = Vendor {
@@ -11,6 +11,7 @@ pub(super) static VENDOR: Vendor = Vendor {
     has_responses: false,
     has_embeddings: false,
     serves_any: false,
+    paths: Paths::Plain,
     openai: Some(&OpenAi {
         quirks: Quirks { max_tokens: MaxTokens::MaxCompletionTokens, ..Quirks::COMPATIBLE },
     }),

@@ -99,6 +99,12 @@ impl Base {
         Ok(Self { text: format!("{}{path}", text.trim_end_matches('/')), host })
     }
 
+    /// As text, without a slash at its end.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The address of `path` (with its leading slash and query).
     ///
     /// # Errors
