@@ -1,21 +1,23 @@
 //! All MCP servers of the law, as one catalogue of tools and one way to call them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use althing_domain::id::Name;
-use althing_domain::policy::McpServer;
+use althing_domain::policy::{Auth, Grant, McpServer};
 use althing_domain::time::{Clock, UnixMillis};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::call::{Call, CallError, CallOutcome};
 use super::catalog::{Catalog, Offer, build};
 use super::supervisor::{Publish, Server};
-use super::upstream::{GuardProgram, Secrets, TokenStore};
+use super::upstream::oauth::{self, AuthorizeError, Pending};
+use super::upstream::{GuardProgram, Secrets, TokenStore, http};
 use crate::tasks::Tasks;
 
 mod execute;
@@ -144,6 +146,34 @@ impl fmt::Debug for Options {
     }
 }
 
+/// What the parts of a federation share.
+pub(crate) struct Context {
+    pub(crate) options: Options,
+    pub(crate) pending: Pending,
+    /// One renewal of tokens at a time for a server, by name.
+    renewing: Mutex<HashMap<Name, Arc<Semaphore>>>,
+}
+
+impl Context {
+    /// What the OAuth of `spec` is made of. `None`: it has none.
+    pub(crate) fn oauth(&self, spec: &McpServer) -> Result<Option<oauth::Parts>, String> {
+        let Some(Auth::OAuth(settings)) = &spec.auth else { return Ok(None) };
+        let url = spec.url.as_deref().ok_or("`url` is missing")?;
+        let one = || Arc::new(Semaphore::new(1));
+        let renewing =
+            Arc::clone(self.renewing.lock().entry(spec.name.clone()).or_insert_with(one));
+        Ok(Some(oauth::Parts {
+            server: spec.name.clone(),
+            url: http::absolute(url)?,
+            settings: settings.clone(),
+            secrets: Arc::clone(&self.options.secrets),
+            tokens: Arc::clone(&self.options.tokens),
+            clock: Arc::clone(&self.options.clock),
+            renewing,
+        }))
+    }
+}
+
 /// All MCP servers. Cheap to clone.
 #[derive(Clone)]
 pub struct Federation {
@@ -159,7 +189,7 @@ impl fmt::Debug for Federation {
 }
 
 struct Inner {
-    options: Arc<Options>,
+    context: Arc<Context>,
     /// Enabled and disabled servers, in the order of their creation.
     servers: ArcSwap<Vec<Arc<Server>>>,
     /// Servers on their way out: shutdown waits for them too.
@@ -175,7 +205,11 @@ impl Federation {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let inner = Inner {
-            options: Arc::new(options),
+            context: Arc::new(Context {
+                options,
+                pending: Pending::default(),
+                renewing: Mutex::default(),
+            }),
             servers: ArcSwap::default(),
             leaving: Mutex::default(),
             catalog: ArcSwap::default(),
@@ -204,7 +238,7 @@ impl Federation {
                         after.push(Arc::clone(old));
                     }
                     _ => {
-                        let server = Server::new(Arc::clone(spec), &self.inner.options);
+                        let server = Server::new(Arc::clone(spec), &self.inner.context.options);
                         started.push(Arc::clone(&server));
                         after.push(server);
                     }
@@ -220,7 +254,7 @@ impl Federation {
         }
         for server in started {
             if server.spec().enabled {
-                server.supervise(&self.inner.options, self.publisher());
+                server.supervise(&self.inner.context, self.publisher());
             } else {
                 server.end_unsupervised();
             }
@@ -255,7 +289,7 @@ impl Federation {
         else {
             return Err(unlisted(server));
         };
-        execute::execute(server, &tool, &call, &self.inner.options.limits).await
+        execute::execute(server, &tool, &call, &self.inner.context.options.limits).await
     }
 
     /// How each server is, in the order of their creation.
@@ -267,12 +301,54 @@ impl Federation {
     }
 
     /// Connects `server` anew: an admin asked, or its authorisation is complete. Whether there is such a server.
-    #[must_use]
     pub fn reconnect(&self, server: &str) -> bool {
         let servers = self.inner.servers.load();
         let found =
             servers.iter().find(|it| it.spec().name.as_str() == server && it.spec().enabled);
         found.inspect(|it| it.reconnect()).is_some()
+    }
+
+    /// Begins the authorisation of `server` by a person: the URL to send them to. The answer comes to `redirect_uri`
+    /// with `state` and `code`, which go to [`Self::finish_authorize`] on this node within 15 minutes.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorizeError`] says what the server, its settings or its authorization server lacks.
+    pub async fn begin_authorize(
+        &self,
+        server: &str,
+        redirect_uri: &str,
+    ) -> Result<String, AuthorizeError> {
+        let spec = self
+            .inner
+            .servers
+            .load()
+            .iter()
+            .map(|it| it.spec())
+            .find(|it| it.name.as_str() == server);
+        let spec = spec.ok_or(AuthorizeError::UnknownServer)?;
+        let parts = self.inner.context.oauth(&spec).map_err(AuthorizeError::Settings)?;
+        let parts = parts
+            .filter(|it| it.settings.grant == Grant::AuthorizationCode)
+            .ok_or(AuthorizeError::NotOAuth)?;
+        oauth::begin(parts, &self.inner.context.pending, redirect_uri).await
+    }
+
+    /// Ends an authorisation with what came back, keeps the tokens, and connects the server. The server's name.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorizeError`]; a `state` counts once, so after any error the person begins again.
+    pub async fn finish_authorize(
+        &self,
+        state: &str,
+        code: &str,
+        iss: Option<&str>,
+    ) -> Result<Name, AuthorizeError> {
+        let now = self.inner.context.options.clock.now();
+        let server = oauth::finish(&self.inner.context.pending, now, state, code, iss).await?;
+        self.reconnect(server.as_str());
+        Ok(server)
     }
 
     /// Ends all servers: calls in flight get the drain's bound, at most `within`. Whether all ended.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Offer;
-use super::federation::{Options, ServerStatus, State};
+use super::federation::{Context, Options, ServerStatus, State};
 use super::upstream::connection::{Connection, Listing};
 use super::upstream::open::{OpenError, open};
 
@@ -80,14 +80,14 @@ impl Server {
     }
 
     /// Starts its supervisor.
-    pub(crate) fn supervise(self: &Arc<Self>, options: &Arc<Options>, publish: Publish) {
+    pub(crate) fn supervise(self: &Arc<Self>, context: &Arc<Context>, publish: Publish) {
         let supervisor = Supervisor {
             server: Arc::clone(self),
-            options: Arc::clone(options),
+            context: Arc::clone(context),
             publish,
-            pause: options.limits.backoff_min,
+            pause: context.options.limits.backoff_min,
         };
-        options.tasks.spawn("mcp.supervisor", supervisor.run());
+        context.options.tasks.spawn("mcp.supervisor", supervisor.run());
     }
 
     pub(crate) fn spec(&self) -> Arc<McpServer> {
@@ -184,7 +184,7 @@ impl Server {
 
 struct Supervisor {
     server: Arc<Server>,
-    options: Arc<Options>,
+    context: Arc<Context>,
     publish: Publish,
     pause: Duration,
 }
@@ -211,7 +211,7 @@ impl Supervisor {
                     self.ready(&connection, &listing);
                     let over = self.watch(&connection, listing.ttl).await;
                     if STEADY < since.elapsed() {
-                        self.pause = self.options.limits.backoff_min;
+                        self.pause = self.context.options.limits.backoff_min;
                     }
                     if self.over(connection, over).await {
                         break;
@@ -234,11 +234,13 @@ impl Supervisor {
     /// Opens a connection and lists its tools.
     async fn connect(&self) -> Result<(Arc<Connection>, Listing), OpenError> {
         let spec = self.server.spec();
-        let connection = Arc::new(open(&spec, &self.options).await?);
+        let connection = Arc::new(open(&spec, &self.context).await?);
         match connection.list().await {
             Ok(listing) => Ok((connection, listing)),
             Err(error) => {
-                connection.close("its tools cannot be listed", self.options.limits.drain).await;
+                connection
+                    .close("its tools cannot be listed", self.context.options.limits.drain)
+                    .await;
                 Err(OpenError::Failed(format!("its tools cannot be listed: {error}")))
             }
         }
@@ -260,7 +262,7 @@ impl Supervisor {
 
     /// Looks after a connection until it is over.
     async fn watch(&self, connection: &Arc<Connection>, ttl: Option<Duration>) -> Over {
-        let limits = &self.options.limits;
+        let limits = &self.context.options.limits;
         let refresh_in = |ttl: Option<Duration>| {
             ttl.map_or(limits.refresh_every, |it| {
                 it.clamp(REFRESH_MIN.min(limits.refresh_every), limits.refresh_every)
@@ -321,7 +323,7 @@ impl Supervisor {
 
     /// Ends a connection. Whether the server is to end with it.
     async fn over(&mut self, connection: Arc<Connection>, over: Over) -> bool {
-        let limits = &self.options.limits;
+        let limits = &self.context.options.limits;
         self.server.connection.store(None);
         match over {
             Over::Lost(reason) => {
@@ -348,14 +350,17 @@ impl Supervisor {
     async fn drain(&self) {
         let all = u32::try_from(self.server.in_flight_max).unwrap_or(u32::MAX);
         drop(
-            tokio::time::timeout(self.options.limits.drain, self.server.permits.acquire_many(all))
-                .await,
+            tokio::time::timeout(
+                self.context.options.limits.drain,
+                self.server.permits.acquire_many(all),
+            )
+            .await,
         );
     }
 
     /// Pauses before the next attempt, longer each time. Whether the server is to end.
     async fn rest(&mut self) -> bool {
-        let limits = &self.options.limits;
+        let limits = &self.context.options.limits;
         let pause = jittered(self.pause);
         self.pause = (self.pause * 2).clamp(limits.backoff_min, limits.backoff_max);
         tokio::select! {
@@ -380,7 +385,7 @@ impl Supervisor {
         {
             let mut situation = self.server.situation.lock();
             if before != state {
-                situation.since = self.options.clock.now();
+                situation.since = self.context.options.clock.now();
             }
             if error.is_some() || state == State::Ready {
                 situation.last_error = error;

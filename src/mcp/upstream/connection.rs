@@ -15,6 +15,7 @@ use super::link::{Ask, AskError, Link};
 use super::wire::Era;
 use crate::mcp::call::{Call, CallError};
 use crate::mcp::catalog::ToolEntry;
+use crate::mcp::federation::State;
 
 /// The most pages of a listing.
 const PAGES_MAX: usize = 200;
@@ -245,9 +246,8 @@ struct Page {
 /// From what happened on the wire to what the caller is told.
 pub(crate) fn call_error(error: AskError, result_bytes_max: usize) -> CallError {
     match error {
-        AskError::NotSent(reason) | AskError::Unauthorized(reason) => {
-            CallError::Unavailable { state: crate::mcp::federation::State::Down, reason }
-        }
+        AskError::NotSent(reason) => CallError::Unavailable { state: State::Down, reason },
+        AskError::Unauthorized(reason) => CallError::Unavailable { state: State::Held, reason },
         AskError::Lost(reason) => CallError::OutcomeUnknown { reason },
         AskError::Timeout(after) => CallError::Timeout { after },
         AskError::Cancelled => CallError::Cancelled,

@@ -113,6 +113,10 @@ impl Link {
             () = tokio::time::sleep_until(ask.deadline) => Err(AskError::Timeout(started.elapsed())),
         };
         drop(abandon);
+        if let Err(AskError::Unauthorized(reason)) = &ended {
+            // Every other request would be refused too: the supervisor looks into it.
+            self.inbox.end(format!("not authorised: {reason}"));
+        }
         ended
     }
 

@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use althing_domain::policy::{McpServer, Transport};
 use arc_swap::ArcSwap;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::connection::{Connection, with_last_words};
 use super::handshake::First;
-use super::http::{Client, Endpoint, Reach, absolute};
+use super::http::{Client, Credentials, Endpoint, Reach, absolute};
 use super::inbox::Inbox;
 use super::link::{AskError, Link};
+use super::oauth::OAuth;
 use super::sse::Sse;
 use super::stdio::{self, Launch, Redactor, Stdio};
 use super::streamable_http::StreamableHttp;
-use crate::mcp::federation::Options;
+use crate::mcp::federation::{Context, Options};
 
 /// How long a connection that failed to be made gets for ending.
 const CLOSE_GRACE: std::time::Duration = std::time::Duration::from_secs(12);
@@ -36,18 +38,19 @@ pub(crate) enum OpenError {
 }
 
 /// Connects to the server of `spec`, within `options.limits.connect_timeout`.
-pub(crate) async fn open(spec: &McpServer, options: &Options) -> Result<Connection, OpenError> {
+pub(crate) async fn open(spec: &McpServer, context: &Context) -> Result<Connection, OpenError> {
+    let options = &context.options;
     let deadline = Instant::now() + options.limits.connect_timeout;
     let inbox = Inbox::new(spec.name.clone(), options.limits.result_bytes_max);
     let (link, first) = match spec.transport {
         Transport::Stdio => (start(spec, options, inbox).await?, First::Legacy),
         Transport::Http => {
-            let endpoint = endpoint(spec, options).await?;
+            let endpoint = endpoint(spec, context).await?;
             let wire = StreamableHttp::new(endpoint, Arc::clone(&inbox), &options.tasks);
             (Link { wire, inbox }, First::Modern)
         }
         Transport::Sse => {
-            let endpoint = endpoint(spec, options).await?;
+            let endpoint = endpoint(spec, context).await?;
             let opened = Sse::open(endpoint, Arc::clone(&inbox), &options.tasks, deadline).await;
             let wire = opened.map_err(|it| match AskError::from(it) {
                 AskError::Unauthorized(reason) => OpenError::Unauthorized(reason),
@@ -114,7 +117,7 @@ const RESERVED: [&str; 10] = [
     "last-event-id",
 ];
 
-async fn endpoint(spec: &McpServer, options: &Options) -> Result<Endpoint, OpenError> {
+async fn endpoint(spec: &McpServer, context: &Context) -> Result<Endpoint, OpenError> {
     let url =
         spec.url.as_deref().ok_or_else(|| OpenError::Settings("`url` is missing".to_owned()))?;
     let uri = absolute(url).map_err(OpenError::Settings)?;
@@ -126,12 +129,28 @@ async fn endpoint(spec: &McpServer, options: &Options) -> Result<Endpoint, OpenE
         if RESERVED.contains(&name.as_str()) {
             return Err(wrong("is set by the gateway itself"));
         }
-        let value = options.secrets.resolve(secret).await.map_err(|it| wrong(&it))?;
+        let value = context.options.secrets.resolve(secret).await.map_err(|it| wrong(&it))?;
         let mut value = HeaderValue::from_str(value.expose_secret())
             .map_err(|_| wrong("has a value that cannot stand in a header"))?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }
+    let credentials = credentials(spec, context)?;
+    if credentials.is_some() && headers.contains_key(AUTHORIZATION) {
+        return Err(OpenError::Settings(
+            "`headers.authorization` and `auth` exclude each other".to_owned(),
+        ));
+    }
     let client = Client::new(Reach::Anywhere).map_err(OpenError::Failed)?;
-    Ok(Endpoint { client, uri: ArcSwap::from_pointee(uri), headers, credentials: None })
+    Ok(Endpoint { client, uri: ArcSwap::from_pointee(uri), headers, credentials })
+}
+
+fn credentials(
+    spec: &McpServer,
+    context: &Context,
+) -> Result<Option<Arc<dyn Credentials>>, OpenError> {
+    match context.oauth(spec).map_err(OpenError::Settings)? {
+        None => Ok(None),
+        Some(parts) => Ok(Some(Arc::new(OAuth::new(parts).map_err(OpenError::Failed)?))),
+    }
 }

@@ -1,0 +1,221 @@
+//! The gateway as an OAuth client of MCP servers: getting tokens, keeping them fresh, and starting over where they are refused.
+//!
+//! What a stranger's document names (metadata, endpoints) is fetched through a guarded client: `https` and public
+//! addresses only, but for the host that the admin wrote as the server's `url`. No error here holds a token, a
+//! body or a description that came from outside; OAuth's own error codes are the most that is shown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_domain::id::Name;
+use althing_domain::policy::{Grant as GrantKind, OAuth as Settings};
+use althing_domain::time::{Clock, UnixMillis};
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use http::{HeaderValue, Uri};
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+
+use super::http::Credentials;
+use super::{Secrets, TokenStore};
+
+mod authorize;
+mod challenge;
+mod discover;
+mod fetch;
+mod grant;
+mod token;
+
+pub use authorize::AuthorizeError;
+pub(crate) use authorize::{Pending, begin, finish};
+use challenge::Challenge;
+pub(crate) use fetch::Fetcher;
+use grant::Grant;
+
+/// A token is renewed this long before it expires, or at half its life if that is sooner.
+const MARGIN: Duration = Duration::from_secs(60);
+/// How long a whole renewal may take.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// What the OAuth of one server is made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) server: Name,
+    /// The server's URL as the admin wrote it.
+    pub(crate) url: Uri,
+    pub(crate) settings: Settings,
+    pub(crate) secrets: Arc<dyn Secrets>,
+    pub(crate) tokens: Arc<dyn TokenStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// One renewal at a time for the server on this node, whatever connections it has.
+    pub(crate) renewing: Arc<Semaphore>,
+}
+
+/// The tokens for one server.
+pub(crate) struct OAuth {
+    parts: Parts,
+    fetcher: Fetcher,
+    grant: ArcSwapOption<Grant>,
+    /// What the server said when it refused us last.
+    challenge: Mutex<Challenge>,
+}
+
+impl OAuth {
+    pub(crate) fn new(parts: Parts) -> Result<Self, String> {
+        let fetcher = Fetcher::new(&parts.url)?;
+        Ok(Self { parts, fetcher, grant: ArcSwapOption::empty(), challenge: Mutex::default() })
+    }
+
+    /// The grant in use: the one in memory, else the one that is kept.
+    async fn current(&self) -> Result<Option<Arc<Grant>>, String> {
+        match self.grant.load_full() {
+            Some(grant) => Ok(Some(grant)),
+            None => self.reload().await,
+        }
+    }
+
+    /// The grant that is kept: another node, or a person, may have renewed it.
+    async fn reload(&self) -> Result<Option<Arc<Grant>>, String> {
+        let kept = self.parts.tokens.load(&self.parts.server).await?;
+        let grant = kept.as_ref().and_then(|it| Grant::read(it.expose_secret()));
+        // Tokens for another URL or another client are of no use, and must not be sent here.
+        let grant =
+            grant.filter(|it| it.is_for(&self.parts.url, self.parts.settings.client_id.as_deref()));
+        let grant = grant.map(Arc::new);
+        self.grant.store(grant.clone());
+        Ok(grant)
+    }
+
+    async fn keep(&self, grant: Grant) -> Result<Arc<Grant>, String> {
+        let text = grant.write()?;
+        let grant = Arc::new(grant);
+        // In memory first: where it cannot be kept it still serves until the restart.
+        self.grant.store(Some(Arc::clone(&grant)));
+        if let Err(reason) = self.parts.tokens.save(&self.parts.server, text).await {
+            let server = &self.parts.server;
+            tracing::error!(server.name = %server, "the tokens of server `{server}` cannot be kept, and will be lost at a restart: {reason}");
+        }
+        Ok(grant)
+    }
+
+    /// Gets another grant in the place of `old`, once however many ask.
+    async fn renew(&self, old: Option<&Grant>) -> Result<Arc<Grant>, String> {
+        let renewal = async {
+            let _one = self
+                .parts
+                .renewing
+                .acquire()
+                .await
+                .map_err(|_| "the gateway is ending".to_owned())?;
+            if let Some(other) =
+                self.reload().await?.filter(|it| old.is_none_or(|old| !it.is_same(old)))
+                && !self.is_due(&other)
+            {
+                return Ok(other);
+            }
+            self.renew_now(old).await
+        };
+        tokio::time::timeout(RENEWAL_TIMEOUT, renewal)
+            .await
+            .unwrap_or_else(|_| Err("its authorization server does not answer".to_owned()))
+    }
+
+    async fn renew_now(&self, old: Option<&Grant>) -> Result<Arc<Grant>, String> {
+        if let Some(old) = old
+            && old.refresh_token.is_some()
+        {
+            match token::refresh(&self.fetcher, old, self.parts.clock.now()).await {
+                Ok(grant) => return self.keep(grant).await,
+                Err(token::Refused::Definitely(_))
+                    if self.parts.settings.grant == GrantKind::ClientCredentials => {}
+                Err(token::Refused::Definitely(code)) => {
+                    self.grant.store(None);
+                    self.parts.tokens.forget(&self.parts.server).await?;
+                    return Err(format!(
+                        "its authorization server refuses to renew the token (`{code}`); {}",
+                        self.how()
+                    ));
+                }
+                Err(token::Refused::Perhaps(reason)) => return Err(reason),
+            }
+        }
+        match self.parts.settings.grant {
+            GrantKind::ClientCredentials => {
+                let challenge = self.challenge.lock().clone();
+                let grant =
+                    token::client_credentials(&self.parts, &self.fetcher, &challenge).await?;
+                self.keep(grant).await
+            }
+            GrantKind::AuthorizationCode => Err(self.how()),
+        }
+    }
+
+    fn how(&self) -> String {
+        format!("a person must authorise it: POST /api/mcp-servers/{}/authorize", self.parts.server)
+    }
+
+    fn is_due(&self, grant: &Grant) -> bool {
+        grant.due_at(MARGIN).is_some_and(|it| it <= self.parts.clock.now())
+    }
+}
+
+#[async_trait]
+impl Credentials for OAuth {
+    async fn authorization(&self) -> Result<HeaderValue, String> {
+        let grant = match self.current().await? {
+            Some(grant) if !self.is_due(&grant) => grant,
+            Some(grant) => match self.renew(Some(&grant)).await {
+                Ok(renewed) => renewed,
+                // Early, so there is time: what we have still holds.
+                Err(reason)
+                    if !grant.is_expired(self.parts.clock.now()) && self.grant.load().is_some() =>
+                {
+                    let server = &self.parts.server;
+                    tracing::warn!(server.name = %server, "the token of server `{server}` is not renewed yet: {reason}");
+                    grant
+                }
+                Err(reason) => return Err(reason),
+            },
+            None => self.renew(None).await?,
+        };
+        grant.header()
+    }
+
+    async fn refused(&self, used: &HeaderValue, challenge: Option<&str>) -> Result<(), String> {
+        let challenge = challenge.map(Challenge::parse).unwrap_or_default();
+        let wants_scope =
+            challenge.is_insufficient_scope().then(|| challenge.scope.clone()).flatten();
+        *self.challenge.lock() = challenge;
+        let Some(current) = self.current().await? else { return Err(self.how()) };
+        if current.header()? != *used {
+            return Ok(());
+        }
+        if let (Some(scope), GrantKind::AuthorizationCode) =
+            (&wants_scope, self.parts.settings.grant)
+        {
+            let scope: String = scope.chars().take(200).collect();
+            return Err(format!("it wants more rights (scope `{scope}`); {}", self.how()));
+        }
+        self.renew(Some(&current)).await.map(drop)
+    }
+}
+
+/// `now` and so many seconds.
+fn after(now: UnixMillis, seconds: u64) -> UnixMillis {
+    UnixMillis(now.0.saturating_add(seconds.saturating_mul(1000)))
+}
+
+/// A secret of the settings.
+async fn client_secret(parts: &Parts) -> Result<Option<SecretString>, String> {
+    match &parts.settings.client_secret {
+        None => Ok(None),
+        Some(secret) => {
+            let value = parts.secrets.resolve(secret).await;
+            value.map(Some).map_err(|it| format!("`auth.client_secret`: {it}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
