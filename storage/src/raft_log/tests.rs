@@ -155,6 +155,21 @@ fn a_damaged_file_is_refused_with_its_name_and_the_reason() {
 }
 
 #[test]
+fn a_log_that_is_open_is_not_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("raft.redb");
+    let log = RaftLog::open(&file, Quota::unlimited()).unwrap();
+    wait(|done| log.append(0, &entries(0..10), done)).unwrap();
+    for _ in 0..2 {
+        let second = RaftLog::open(&file, Quota::unlimited());
+        assert!(matches!(second, Err(Error::Open { .. })), "{second:?}");
+        wait(|done| log.append(log.bounds().last.unwrap() + 1, &entries(0..1), done)).unwrap();
+    }
+    drop(log);
+    RaftLog::open(&file, Quota::unlimited()).unwrap();
+}
+
+#[test]
 fn random_damage_never_panics_and_never_shows_another_entry() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("raft.redb");
