@@ -12,6 +12,9 @@ use crate::seal;
 /// an empty thinking block before the call; clients send thinking blocks back.
 const CALL: &str = "call:";
 
+/// As [`CALL`], of the call before: in a stream a seal may come when its call has begun.
+const LATE: &str = "late:";
+
 /// Reads `key` of `fields`, a string or a list of blocks. Absent is none.
 pub(super) fn content(fields: &mut Fields, key: &str) -> Result<Vec<Block>, Error> {
     match fields.any(key) {
@@ -142,30 +145,54 @@ fn tool_result(mut fields: Fields) -> Result<Block, Error> {
     })
 }
 
+/// Where the call is that a seal belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Behind the seal's carrier.
+    Next,
+    /// Before it.
+    Last,
+}
+
 /// The signature of the thinking block that carries a call's seal.
-pub(super) fn call_seal(signature: &str) -> String {
+pub(super) fn call_seal(signature: &str, side: Side) -> String {
+    let word = match side {
+        Side::Next => CALL,
+        Side::Last => LATE,
+    };
     match seal::owner(signature) {
-        Some(owner) => seal::mark(owner, &format!("{CALL}{}", seal::bare(owner, signature))),
+        Some(owner) => seal::mark(owner, &format!("{word}{}", seal::bare(owner, signature))),
         None => signature.to_owned(),
     }
 }
 
-/// A call's seal, if a block is nothing but its carrier.
-fn carried(block: &Block) -> Option<String> {
+/// A call's seal and its side, if a block is nothing but its carrier.
+fn carried(block: &Block) -> Option<(String, Side)> {
     let Block::Thinking { text, signature: Some(signature), .. } = block else { return None };
     let owner = seal::owner(signature)?;
-    let token = seal::own(owner, signature)?.strip_prefix(CALL)?;
-    text.is_empty().then(|| seal::mark(owner, token))
+    let token = seal::own(owner, signature)?;
+    let next = token.strip_prefix(CALL).map(|token| (token, Side::Next));
+    let (token, side) =
+        next.or_else(|| token.strip_prefix(LATE).map(|token| (token, Side::Last)))?;
+    text.is_empty().then(|| (seal::mark(owner, token), side))
 }
 
-/// Moves seals from their carriers to the calls that follow. A carrier whose call is gone is dropped.
+/// Moves seals from their carriers to their calls. A carrier whose call is gone is dropped.
 fn attach_seals(blocks: Vec<Block>) -> Vec<Block> {
-    let mut attached = Vec::with_capacity(blocks.len());
+    let mut attached: Vec<Block> = Vec::with_capacity(blocks.len());
     let mut waiting = None;
     for mut block in blocks {
-        if let Some(seal) = carried(&block) {
-            waiting = Some(seal);
-            continue;
+        match (carried(&block), attached.last_mut()) {
+            (Some((seal, Side::Next)), _) => {
+                waiting = Some(seal);
+                continue;
+            }
+            (Some((seal, Side::Last)), Some(Block::ToolUse { signature, .. })) => {
+                *signature = Some(seal);
+                continue;
+            }
+            (Some((_, Side::Last)), _) => continue,
+            (None, _) => {}
         }
         let seal = waiting.take();
         if let Block::ToolUse { signature, .. } = &mut block {

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
+use super::NAME;
+use super::block::{self, Side};
 use super::error;
-use super::reply::{are_ours, carrier, message_id, stop_words, usage_words, words};
-use super::{NAME, block};
+use super::reply::{are_ours, message_id, stop_words, usage_words, words};
 use crate::chat::{Block, Event, Stop, Usage};
 use crate::dialect::{Failure, ReplyContext, StreamEncoder};
 
@@ -42,7 +43,22 @@ struct Pending {
     block: Block,
     is_begun: bool,
     pieces: Vec<Event>,
+    /// A call's seal that came when its beginning was written.
+    late: Option<String>,
     is_whole: bool,
+}
+
+impl Pending {
+    /// Takes a piece. A call's seal goes before its call, or behind it if that has begun.
+    fn add(&mut self, piece: &Event) {
+        match (piece, &mut self.block) {
+            (Event::Signature { signature: seal, .. }, Block::ToolUse { signature, .. }) => {
+                let place = if self.is_begun { &mut self.late } else { signature };
+                *place = Some(seal.clone());
+            }
+            _ => self.pieces.push(piece.clone()),
+        }
+    }
 }
 
 impl StreamEncoder for Encoder {
@@ -70,6 +86,7 @@ impl StreamEncoder for Encoder {
                     block: block.clone(),
                     is_begun: false,
                     pieces: Vec::new(),
+                    late: None,
                     is_whole: false,
                 };
                 self.blocks.push_back(pending);
@@ -82,7 +99,7 @@ impl StreamEncoder for Encoder {
                 if let Some(pending) =
                     self.blocks.iter_mut().find(|pending| pending.index == *index)
                 {
-                    pending.pieces.push(event.clone());
+                    pending.add(event);
                 }
                 self.flush(out);
             }
@@ -96,6 +113,7 @@ impl StreamEncoder for Encoder {
             }
             Event::Stop { choice: 0, stop } => self.stop = Some(stop.clone()),
             Event::Error { kind, message } => {
+                let kind = error::word(kind);
                 let error = json!({"type": "error", "error": {"type": kind, "message": message}});
                 self.stage = Stage::Ended;
                 write("error", &error, out);
@@ -193,11 +211,10 @@ impl Encoder {
                     write_piece(&first.block, &piece, index, out);
                 }
                 if first.is_whole {
-                    write(
-                        "content_block_stop",
-                        &json!({"type": "content_block_stop", "index": index}),
-                        out,
-                    );
+                    stop_block(index, out);
+                    if let Some(seal) = &first.late {
+                        write_carrier(seal, Side::Last, &mut self.written, out);
+                    }
                 }
             }
             if !first.is_whole {
@@ -226,44 +243,25 @@ fn is_said(block: &Block) -> bool {
 /// Writes a block's beginning, that of a seal's carrier before it, and whatever text it already has. Answers how many
 /// blocks there are now.
 fn begin_block(block: &Block, mut written: u32, out: &mut Vec<u8>) -> u32 {
-    let mut start = |content: &Value, out: &mut Vec<u8>| {
-        let index = written;
-        written = written.saturating_add(1);
-        write(
-            "content_block_start",
-            &json!({"type": "content_block_start", "index": index, "content_block": content}),
-            out,
-        );
-        index
-    };
     match block {
         Block::ToolUse { id, name, arguments, signature, .. } => {
             if let Some(seal) = signature {
-                let empty = json!({"type": "thinking", "thinking": "", "signature": ""});
-                let index = start(&empty, out);
-                if let Some(signature) = carrier(seal).get("signature") {
-                    delta(index, &json!({"type": "signature_delta", "signature": signature}), out);
-                }
-                write(
-                    "content_block_stop",
-                    &json!({"type": "content_block_stop", "index": index}),
-                    out,
-                );
+                write_carrier(seal, Side::Next, &mut written, out);
             }
-            let index =
-                start(&json!({"type": "tool_use", "id": id, "name": name, "input": {}}), out);
+            let empty = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
+            let index = start_block(&mut written, &empty, out);
             if !arguments.is_empty() {
                 delta(index, &json!({"type": "input_json_delta", "partial_json": arguments}), out);
             }
         }
         Block::Text { text, .. } | Block::Refusal { text } => {
-            let index = start(&json!({"type": "text", "text": ""}), out);
+            let index = start_block(&mut written, &json!({"type": "text", "text": ""}), out);
             if !text.is_empty() {
                 delta(index, &json!({"type": "text_delta", "text": text}), out);
             }
         }
         Block::Thinking { text, signature, id } => {
-            let index = start(&json!({"type": "thinking", "thinking": "", "signature": ""}), out);
+            let index = start_block(&mut written, &no_thought(), out);
             if !text.is_empty() {
                 delta(index, &json!({"type": "thinking_delta", "thinking": text}), out);
             }
@@ -273,11 +271,36 @@ fn begin_block(block: &Block, mut written: u32, out: &mut Vec<u8>) -> u32 {
         }
         other => {
             for whole in words(other) {
-                start(&whole, out);
+                start_block(&mut written, &whole, out);
             }
         }
     }
     written
+}
+
+/// Begins the next block and answers its number.
+fn start_block(written: &mut u32, content: &Value, out: &mut Vec<u8>) -> u32 {
+    let index = *written;
+    *written = written.saturating_add(1);
+    let event = json!({"type": "content_block_start", "index": index, "content_block": content});
+    write("content_block_start", &event, out);
+    index
+}
+
+fn stop_block(index: u32, out: &mut Vec<u8>) {
+    write("content_block_stop", &json!({"type": "content_block_stop", "index": index}), out);
+}
+
+/// Writes the block that carries a call's seal.
+fn write_carrier(seal: &str, side: Side, written: &mut u32, out: &mut Vec<u8>) {
+    let index = start_block(written, &no_thought(), out);
+    let signature = block::call_seal(seal, side);
+    delta(index, &json!({"type": "signature_delta", "signature": signature}), out);
+    stop_block(index, out);
+}
+
+fn no_thought() -> Value {
+    json!({"type": "thinking", "thinking": "", "signature": ""})
 }
 
 fn write_piece(block: &Block, piece: &Event, index: u32, out: &mut Vec<u8>) {

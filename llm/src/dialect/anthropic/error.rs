@@ -37,6 +37,19 @@ fn kind(status: u16) -> &'static str {
     }
 }
 
+/// Anthropic's word for another vendor's kind of failure, in a stream whose status is long sent.
+pub(super) fn word(kind: &str) -> &str {
+    match kind {
+        "RESOURCE_EXHAUSTED" | "rate_limit_exceeded" | "insufficient_quota" => "rate_limit_error",
+        "UNAVAILABLE" | "server_overloaded" | "overloaded" => "overloaded_error",
+        "INVALID_ARGUMENT" | "FAILED_PRECONDITION" => "invalid_request_error",
+        "DEADLINE_EXCEEDED" => "timeout_error",
+        "server_error" | "upstream_error" => "api_error",
+        known if known.ends_with("_error") => known,
+        _ => "api_error",
+    }
+}
+
 /// Reads an error body, whatever it is.
 pub(super) fn decode(body: &[u8]) -> UpstreamFailure {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return UpstreamFailure::default() };

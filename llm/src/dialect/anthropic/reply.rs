@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::NAME;
+use super::block::{self, Side};
 use super::upstream::{input, set};
-use super::{NAME, block};
 use crate::chat::{Block, Choice, Reply, Stop, Usage};
 use crate::dialect::{Error, ReplyContext};
 use crate::json;
@@ -174,7 +175,7 @@ pub(super) fn words(block: &Block) -> Vec<Value> {
         Block::ToolUse { id, name, arguments, signature, .. } => {
             let call =
                 json!({"type": "tool_use", "id": id, "name": name, "input": input(arguments)});
-            let carrier = signature.as_deref().map(carrier);
+            let carrier = signature.as_deref().map(|seal| carrier(seal, Side::Next));
             carrier.into_iter().chain([call]).collect()
         }
         Block::Opaque { dialect: NAME, value } => vec![value.clone()],
@@ -187,8 +188,8 @@ pub(super) fn words(block: &Block) -> Vec<Value> {
 }
 
 /// The thinking block that carries a call's seal.
-pub(super) fn carrier(seal: &str) -> Value {
-    json!({"type": "thinking", "thinking": "", "signature": block::call_seal(seal)})
+pub(super) fn carrier(seal: &str, side: Side) -> Value {
+    json!({"type": "thinking", "thinking": "", "signature": block::call_seal(seal, side)})
 }
 
 /// Whether citations are of Anthropic's shape.

@@ -187,10 +187,7 @@ impl Decoder {
                     block: Block::Opaque { dialect: NAME, value },
                 });
             }
-            // A call without arguments streams none; to others that would not be JSON.
-            Some(Open::Call(false)) => {
-                out.push(Event::Arguments { choice: 0, index, json: "{}".to_owned() });
-            }
+            Some(Open::Call(false)) => out.push(no_arguments(index)),
             Some(Open::Passing | Open::Call(true)) => {}
         }
         out.push(Event::BlockStop { choice: 0, index });
@@ -212,11 +209,19 @@ impl Decoder {
     /// Ends blocks that the vendor left open.
     fn close(&mut self, out: &mut Vec<Event>) {
         for (index, open) in std::mem::take(&mut self.open) {
-            if !matches!(open, Open::Held(..)) {
-                out.push(Event::BlockStop { choice: 0, index });
+            match open {
+                Open::Held(..) => continue,
+                Open::Call(false) => out.push(no_arguments(index)),
+                Open::Call(true) | Open::Passing => {}
             }
+            out.push(Event::BlockStop { choice: 0, index });
         }
     }
+}
+
+/// A call without arguments streams none; to others that would not be JSON.
+fn no_arguments(index: u32) -> Event {
+    Event::Arguments { choice: 0, index, json: "{}".to_owned() }
 }
 
 fn text_piece(index: u32, text: String) -> Option<Event> {

@@ -539,6 +539,51 @@ fn a_calls_seal_travels_through_the_caller_in_a_block_of_its_own() {
 }
 
 #[test]
+fn a_calls_seal_that_comes_late_finds_its_call() {
+    let sealed = seal::mark("gemini", "CiQB+/=");
+    let start = |index, id: &str| Event::BlockStart { choice: 0, index, block: call(id, None) };
+    let events = [
+        Event::Start { id: "x".into(), model: "m".into() },
+        start(0, "a"),
+        start(1, "b"),
+        Event::Signature { choice: 0, index: 1, signature: "gemini:second".into() },
+        Event::Signature { choice: 0, index: 0, signature: sealed.clone() },
+        Event::BlockStop { choice: 0, index: 0 },
+        Event::BlockStop { choice: 0, index: 1 },
+        Event::Done,
+    ];
+    let stream = encode_stream(&Anthropic, &context(), &events);
+    let reply = fold(&decode_stream(&Anthropic, &stream));
+    let turn = parse(&Anthropic.encode_reply(&reply, &context()));
+    let turn = json!({"role": "assistant", "content": turn["content"]});
+    let back = decode(&json!({"model": "m", "messages": [turn]})).unwrap();
+    let signatures: Vec<_> = back.messages[0]
+        .content
+        .iter()
+        .map(|block| match block {
+            Block::ToolUse { signature, .. } => signature.as_deref(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(signatures, [Some(sealed.as_str()), Some("gemini:second")]);
+}
+
+#[test]
+fn a_foreign_failure_in_a_stream_has_a_type_that_anthropics_clients_know() {
+    for (kind, expected) in [
+        ("RESOURCE_EXHAUSTED", "rate_limit_error"),
+        ("overloaded_error", "overloaded_error"),
+        ("server_error", "api_error"),
+        ("whatever", "api_error"),
+    ] {
+        let events = [Event::Error { kind: kind.into(), message: "No.".into() }];
+        let stream = encode_stream(&Anthropic, &context(), &events);
+        let (_, data) = server_events(&stream).pop().unwrap();
+        assert_eq!(parse(data.as_bytes())["error"]["type"], expected);
+    }
+}
+
+#[test]
 fn errors_bear_the_type_of_their_status() {
     for (status, kind) in [
         (400, "invalid_request_error"),
