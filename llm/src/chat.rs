@@ -56,12 +56,40 @@ pub struct Request {
     /// The most output tokens that the target's model can make, where the catalogue knows. For dialects that
     /// demand a bound (Anthropic), when the caller gave none.
     pub output_cap: Option<u64>,
+    /// Functions among `tools` that stand for something else in the caller's dialect. The reply needs them too.
+    pub aliases: Vec<Alias>,
     /// The caller's dialect: whose `extra` and file ids these are, and in whose words lost fields are named.
     /// Empty where the gateway made the request itself.
     pub dialect: &'static str,
     /// Top-level fields of the caller's dialect that this form has no place for, as written.
     /// A target of the same dialect takes them back; another reports them dropped.
     pub extra: Map<String, Value>,
+}
+
+/// A function that stands for what only the caller's dialect has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// The function, as the model sees it.
+    pub function: String,
+    /// What the caller calls.
+    pub tool: Aliased,
+}
+
+/// What a function can stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aliased {
+    /// Responses' custom tool, which takes a text: the function's argument `input`.
+    Custom {
+        /// Its name.
+        name: String,
+    },
+    /// A function in a namespace of Responses'.
+    Namespaced {
+        /// The namespace.
+        namespace: String,
+        /// The function's name in it.
+        name: String,
+    },
 }
 
 /// Who speaks.
@@ -227,7 +255,9 @@ pub struct Tool {
     pub strict: Option<bool>,
     /// A cache break point, as written.
     pub cache: Option<Value>,
-    /// A tool only one dialect knows (web search, code interpreter): dialect and definition as written. Other fields are then empty but for `name`.
+    /// A tool only one dialect knows (web search, code interpreter): dialect and definition as written, `null` where
+    /// another tool's definition holds this one's. Other dialects take it as a function where it has `parameters`, else
+    /// not at all.
     pub opaque: Option<(&'static str, Value)>,
 }
 

@@ -3,7 +3,9 @@
 //! A dialect is pure: bytes to the gateway's own form ([`crate::chat`]) and back. To add one:
 //! a file in `dialect/`, and its line in [`ALL`].
 
-use crate::chat::{Event, Reply, Request};
+use std::sync::Arc;
+
+use crate::chat::{Alias, Event, Reply, Request};
 use crate::embed;
 
 mod anthropic;
@@ -107,6 +109,9 @@ pub struct ReplyContext {
     pub id: String,
     /// Whether the caller asked a stream to end with usage.
     pub stream_usage: bool,
+    /// Functions that stand for something else in the caller's dialect, as its request was read
+    /// ([`Request::aliases`]).
+    pub aliases: Arc<[Alias]>,
 }
 
 /// One wire format. Object-safe; implementations are unit structs.

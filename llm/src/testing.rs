@@ -1,5 +1,7 @@
 //! What the dialects' tests share.
 
+use std::sync::Arc;
+
 use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop, prop_oneof};
 use serde_json::{Map, Value};
 
@@ -14,6 +16,7 @@ pub(crate) fn context() -> ReplyContext {
         created: 1_760_000_000,
         id: "0198c0ffee".into(),
         stream_usage: true,
+        aliases: Arc::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The request as one target takes it: the caller's bytes with a few of them spliced, or a translation.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use althing_llm::chat;
 use althing_llm::dialect::{self, Dialect};
@@ -47,6 +48,8 @@ pub struct Outbound {
     pub dropped: Vec<String>,
     /// How the reply comes back.
     pub reply: ReplyWay,
+    /// Functions that stand for something else in the caller's dialect.
+    pub aliases: Arc<[chat::Alias]>,
 }
 
 /// How a reply gets back into the caller's dialect.
@@ -124,7 +127,14 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
         path.push(separator);
         path.push_str(query);
     }
-    Outbound { path, body, headers: passed(inbound), dropped: Vec::new(), reply: ReplyWay::Same }
+    Outbound {
+        path,
+        body,
+        headers: passed(inbound),
+        dropped: Vec::new(),
+        reply: ReplyWay::Same,
+        aliases: Arc::default(),
+    }
 }
 
 /// Sets the dialect's own maximum of output tokens.
@@ -194,6 +204,7 @@ fn translated(
         body: wire.body.into(),
         headers: headers.collect(),
         dropped: wire.dropped,
+        aliases: request.aliases.into(),
         reply,
     })
 }
@@ -229,6 +240,7 @@ fn embeddings(
         body: wire.body.into(),
         headers: Vec::new(),
         dropped: wire.dropped,
+        aliases: Arc::default(),
         reply: ReplyWay::Embeddings(upstream, Box::new(request)),
     })
 }

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use std::sync::Arc;
+
+use althing_llm::chat::Alias;
 use althing_llm::dialect::{Dialect, ReplyContext};
 use althing_llm::sse;
 use althing_llm::tap::{self, Shape, Tap};
@@ -89,7 +92,9 @@ async fn whole(
     };
     let result = match &answered.outbound.reply {
         ReplyWay::Same => same(run, &body, call).map(|()| body.clone()),
-        ReplyWay::From(dialect) => translate(run, *dialect, &body, call),
+        ReplyWay::From(dialect) => {
+            translate(run, *dialect, &body, call, &answered.outbound.aliases)
+        }
         ReplyWay::Embeddings(dialect, request) => {
             dialect.decode_embed_reply(&body).map_err(refusal).map(|mut reply| {
                 call.meter(reply.usage, false);
@@ -128,6 +133,7 @@ fn translate(
     upstream: &dyn Dialect,
     body: &[u8],
     call: &mut Call,
+    aliases: &Arc<[Alias]>,
 ) -> Result<Bytes, Error> {
     let reply = upstream.decode_reply(body).map_err(|error| {
         call.meter(estimated(run, body.len() as u64), true);
@@ -138,7 +144,7 @@ fn translate(
     } else {
         call.meter(reply.usage, false);
     }
-    Ok(run.inbound.dialect.encode_reply(&reply, &context(run, call)).into())
+    Ok(run.inbound.dialect.encode_reply(&reply, &context(run, call, aliases)).into())
 }
 
 /// What a call used where its vendor does not say, from the bytes that went each way.
@@ -150,12 +156,13 @@ fn estimated(run: &Run<'_>, reply_bytes: u64) -> Usage {
     }
 }
 
-fn context(run: &Run<'_>, call: &Call) -> ReplyContext {
+fn context(run: &Run<'_>, call: &Call, aliases: &Arc<[Alias]>) -> ReplyContext {
     ReplyContext {
         model: run.inbound.model.as_ref().to_owned(),
         created: call.record.at_ms / 1000,
         id: uuid::Uuid::from_u128(call.record.id).simple().to_string(),
         stream_usage: run.inbound.scan.include_usage() == Some(true),
+        aliases: Arc::clone(aliases),
     }
 }
 
@@ -167,7 +174,7 @@ fn stream(
     call: Call,
 ) -> Response<Body> {
     let status = answered.response.status();
-    let context = context(run, &call);
+    let context = context(run, &call, &answered.outbound.aliases);
     let request_id = uuid::Uuid::from_u128(call.record.id).to_string();
     let way = way(run, &answered);
     let upstream: Incoming = answered.response.into_body();

@@ -7,6 +7,7 @@ use crate::dialect::{
     WireRequest,
 };
 
+mod alias;
 mod emit;
 mod item;
 mod part;

@@ -219,11 +219,11 @@ impl<'a> Writer<'a> {
     fn tool(&mut self, tool: &Tool) -> Option<Value> {
         match &tool.opaque {
             Some((NAME, value)) => return Some(value.clone()),
-            Some(_) => {
+            Some(_) if tool.parameters.is_none() => {
                 self.lost.named(format!("tools[].{}", tool.name));
                 return None;
             }
-            None => {}
+            Some(_) | None => {}
         }
         let mut parameters =
             tool.parameters.clone().unwrap_or_else(|| json!({"type": "object", "properties": {}}));

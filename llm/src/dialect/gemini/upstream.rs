@@ -276,9 +276,11 @@ impl<'a> Writer<'a> {
         let (mut declared, mut tools) = (Vec::new(), Vec::new());
         for tool in &self.request.tools {
             match &tool.opaque {
-                None => declared.push(self.declaration(tool)),
                 Some((NAME, value)) => tools.push(value.clone()),
-                Some(_) => self.lost.named(format!("tools[].{}", tool.name)),
+                Some(_) if tool.parameters.is_none() => {
+                    self.lost.named(format!("tools[].{}", tool.name));
+                }
+                Some(_) | None => declared.push(self.declaration(tool)),
             }
         }
         if !declared.is_empty() {

@@ -232,19 +232,21 @@ impl Writer<'_> {
     }
 
     fn named(&self, name: &str) -> Value {
-        let opaque = self.request.tools.iter().find(|it| it.name == name && it.opaque.is_some());
-        let kind = if opaque.is_some() { "custom" } else { "function" };
+        let is_own =
+            |it: &&Tool| it.name == name && it.opaque.as_ref().is_some_and(|it| it.0 == NAME);
+        let kind =
+            if self.request.tools.iter().any(|it| is_own(&it)) { "custom" } else { "function" };
         json!({"type": kind, kind: {"name": name}})
     }
 
     fn tool(&mut self, tool: &Tool) -> Option<Value> {
         match &tool.opaque {
             Some((NAME, value)) => return Some(value.clone()),
-            Some(_) => {
+            Some(_) if tool.parameters.is_none() => {
                 self.lost.named(format!("tools[].{}", tool.name));
                 return None;
             }
-            None => {}
+            Some(_) | None => {}
         }
         let mut function = Map::new();
         function.insert("name".to_owned(), json!(tool.name));

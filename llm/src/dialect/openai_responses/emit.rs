@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::NAME;
 use super::reply::{
-    call_item, carrier, item_id, message, reasoning_item, response, status, text_part, usage_words,
-    words,
+    call_item, call_prefix, carrier, item_id, message, reasoning_item, response, status, text_part,
+    usage_words, words,
 };
-use crate::chat::{Block, Event, Stop, Usage};
+use super::{NAME, alias};
+use crate::chat::{Alias, Aliased, Block, Event, Stop, Usage};
 use crate::dialect::openai::flat_citations;
 use crate::dialect::{Failure, ReplyContext, StreamEncoder};
 use crate::seal;
@@ -46,7 +46,7 @@ enum Kind {
     Text { annotations: Vec<Value> },
     Refusal,
     Thinking { token: Option<String>, has_part: bool },
-    Call { call: String, name: String },
+    Call { call: String, name: String, is_custom: bool },
 }
 
 impl StreamEncoder for Encoder {
@@ -141,7 +141,10 @@ impl Encoder {
                     let id = item_id("rs", &self.context.id, self.output.len());
                     self.whole(carrier(signature, &id), out);
                 }
-                ("fc", Kind::Call { call: id.clone(), name: name.clone() }, arguments)
+                let aliases = &self.context.aliases;
+                let is_custom = matches!(alias::find(aliases, name), Some(Aliased::Custom { .. }));
+                let kind = Kind::Call { call: id.clone(), name: name.clone(), is_custom };
+                (call_prefix(aliases, name), kind, arguments)
             }
             other => {
                 if let Some(item) = words(other, &self.context, self.output.len()) {
@@ -158,7 +161,7 @@ impl Encoder {
         let id = vendor.unwrap_or_else(|| item_id(prefix, &self.context.id, place));
         let open = Open { place, id, kind, said: String::new() };
         self.output.push(Value::Null);
-        let mut item = open.item("in_progress");
+        let mut item = open.item("in_progress", &self.context.aliases);
         if let (Kind::Text { .. } | Kind::Refusal, Value::Object(item)) = (&open.kind, &mut item) {
             item.insert("content".to_owned(), json!([]));
         }
@@ -204,9 +207,13 @@ impl Encoder {
             Kind::Thinking { .. } => {
                 ("response.reasoning_summary_text.delta", json!({"summary_index": 0}))
             }
+            // Its input is known when its arguments are whole.
+            Kind::Call { is_custom: true, .. } => ("", json!({})),
             Kind::Call { .. } => ("response.function_call_arguments.delta", json!({})),
         };
-        self.at(&open, name, with(place, "delta", json!(piece)), out);
+        if !name.is_empty() {
+            self.at(&open, name, with(place, "delta", json!(piece)), out);
+        }
         self.open.insert(index, open);
     }
 
@@ -252,6 +259,13 @@ impl Encoder {
                 self.at(&open, "response.reasoning_summary_part.done", part, out);
             }
             Kind::Thinking { .. } => {}
+            Kind::Call { is_custom: true, .. } => {
+                let input = alias::input(open.arguments());
+                let delta = json!({"delta": input});
+                self.at(&open, "response.custom_tool_call_input.delta", delta, out);
+                let done = json!({"input": input});
+                self.at(&open, "response.custom_tool_call_input.done", done, out);
+            }
             Kind::Call { name, .. } => {
                 let arguments = json!({"name": name, "arguments": open.arguments()});
                 self.at(&open, "response.function_call_arguments.done", arguments, out);
@@ -265,7 +279,7 @@ impl Encoder {
                 out,
             );
         }
-        let item = open.item(status);
+        let item = open.item(status, &self.context.aliases);
         let done = json!({"output_index": open.place, "item": item});
         self.write("response.output_item.done", done, out);
         if let Some(place) = self.output.get_mut(open.place) {
@@ -336,15 +350,15 @@ impl Open {
         }
     }
 
-    fn item(&self, status: &str) -> Value {
+    fn item(&self, status: &str, aliases: &[Alias]) -> Value {
         match &self.kind {
             Kind::Text { .. } | Kind::Refusal => {
                 message(&self.id, status, &self.part().unwrap_or_default())
             }
             Kind::Thinking { token, .. } => reasoning_item(&self.id, &self.said, token.as_deref()),
-            Kind::Call { call, name } => {
+            Kind::Call { call, name, .. } => {
                 let arguments = if status == "in_progress" { "" } else { self.arguments() };
-                call_item(&self.id, status, call, name, arguments)
+                call_item(aliases, &self.id, status, (call, name), arguments)
             }
         }
     }

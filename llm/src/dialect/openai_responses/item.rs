@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::seals::{self, Sealed};
-use super::{NAME, part};
-use crate::chat::{Block, Message, Request, Role};
+use super::{NAME, alias, part};
+use crate::chat::{Aliased, Block, Message, Request, Role};
 use crate::dialect::Error;
 use crate::json::{self, Fields};
 
@@ -45,7 +45,10 @@ impl Reader<'_> {
         match kind.as_deref() {
             None | Some("message") => self.message(Fields::new(value, path)?),
             Some("function_call") => self.call(Fields::new(value, path)?),
-            Some("function_call_output") => self.output(Fields::new(value, path)?),
+            Some("custom_tool_call") => self.custom_call(Fields::new(value, path)?),
+            Some("function_call_output" | "custom_tool_call_output") => {
+                self.output(Fields::new(value, path)?)
+            }
             Some("reasoning") => self.reasoning(Fields::new(value, path)?),
             Some("item_reference") => Err(json::field(
                 path,
@@ -85,15 +88,33 @@ impl Reader<'_> {
 
     fn call(&mut self, mut fields: Fields) -> Result<(), Error> {
         let id = fields.need_text("call_id")?;
-        let name = fields.need_text("name")?;
+        let mut name = fields.need_text("name")?;
+        if let Some(namespace) = fields.text("namespace")?.filter(|it| !it.is_empty()) {
+            let function = alias::flat(&namespace, &name);
+            alias::note(self.request, &function, Aliased::Namespaced { namespace, name });
+            name = function;
+        }
         let arguments = fields.text("arguments")?.unwrap_or_default();
+        self.called(id, name, arguments);
+        Ok(())
+    }
+
+    fn custom_call(&mut self, mut fields: Fields) -> Result<(), Error> {
+        let id = fields.need_text("call_id")?;
+        let name = fields.need_text("name")?;
+        let input = fields.text("input")?.unwrap_or_default();
+        alias::note(self.request, &name, Aliased::Custom { name: name.clone() });
+        self.called(id, name, alias::arguments(&input));
+        Ok(())
+    }
+
+    fn called(&mut self, id: String, name: String, arguments: String) {
         self.names.insert(id.clone(), name.clone());
         let signature = self.seal.take();
         self.append(
             Role::Assistant,
             Block::ToolUse { id, name, arguments, signature, cache: None },
         );
-        Ok(())
     }
 
     fn output(&mut self, mut fields: Fields) -> Result<(), Error> {

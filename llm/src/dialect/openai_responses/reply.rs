@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::seals::{self, Sealed};
-use super::{NAME, item, part};
-use crate::chat::{Block, Choice, Reply, Stop, Usage};
+use super::{NAME, alias, item, part};
+use crate::chat::{Alias, Aliased, Block, Choice, Reply, Stop, Usage};
 use crate::dialect::openai::{error, flat_citations};
 use crate::dialect::{Error, ReplyContext};
 use crate::json::{self, Fields};
@@ -196,7 +196,9 @@ pub(super) fn words(block: &Block, context: &ReplyContext, place: usize) -> Opti
         }
         Block::ToolUse { id: call, name, arguments, .. } => {
             let arguments = if arguments.is_empty() { "{}" } else { arguments };
-            call_item(&id("fc"), "completed", call, name, arguments)
+            let aliases = &context.aliases;
+            let id = id(call_prefix(aliases, name));
+            call_item(aliases, &id, "completed", (call, name), arguments)
         }
         Block::Thinking { text, signature, id: vendor } => {
             let token = signature.as_deref().map(|it| seal::bare(NAME, it));
@@ -224,15 +226,26 @@ pub(super) fn text_part(text: &str, annotations: &[Value]) -> Value {
     json!({"type": "output_text", "text": text, "annotations": annotations, "logprobs": []})
 }
 
-pub(super) fn call_item(id: &str, status: &str, call: &str, name: &str, arguments: &str) -> Value {
-    json!({
-        "id": id,
-        "type": "function_call",
-        "status": status,
-        "call_id": call,
-        "name": name,
-        "arguments": arguments,
-    })
+/// The item of a call, as what its function stands for.
+pub(super) fn call_item(
+    aliases: &[Alias],
+    id: &str,
+    status: &str,
+    (call, function): (&str, &str),
+    arguments: &str,
+) -> Value {
+    let mut item = alias::call_item(aliases, call, function, arguments);
+    item.insert("id".to_owned(), json!(id));
+    item.insert("status".to_owned(), json!(status));
+    Value::Object(item)
+}
+
+/// The letters before the id of a call's item.
+pub(super) fn call_prefix(aliases: &[Alias], function: &str) -> &'static str {
+    match alias::find(aliases, function) {
+        Some(Aliased::Custom { .. }) => "ctc",
+        Some(Aliased::Namespaced { .. }) | None => "fc",
+    }
 }
 
 pub(super) fn reasoning_item(id: &str, text: &str, encrypted: Option<&str>) -> Value {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{NAME, item};
+use super::{NAME, alias, item};
 use crate::chat::{Block, Format, Reasoning, Request, Tool, ToolChoice};
 use crate::dialect::Error;
 use crate::dialect::openai::json_schema;
@@ -51,7 +51,7 @@ pub(super) fn decode(
         request.system.push(Block::text(instructions));
     }
     item::decode(&mut fields, &mut request)?;
-    request.tools = tools(&mut fields)?;
+    tools(&mut fields, &mut request)?;
     choice(&mut fields, &mut request)?;
     request.parallel_tool_calls = fields.flag("parallel_tool_calls")?;
     request.max_tokens = fields.count("max_output_tokens")?;
@@ -89,9 +89,24 @@ fn rest(mut fields: Fields, request: &mut Request) -> Result<(), Error> {
     Ok(())
 }
 
-fn tools(fields: &mut Fields) -> Result<Vec<Tool>, Error> {
-    let list = fields.list("tools")?.unwrap_or_default();
-    list.into_iter().enumerate().map(|(at, value)| tool(value, &format!("tools[{at}]"))).collect()
+fn tools(fields: &mut Fields, request: &mut Request) -> Result<(), Error> {
+    for (at, value) in fields.list("tools")?.unwrap_or_default().into_iter().enumerate() {
+        let path = format!("tools[{at}]");
+        match value.get("type").and_then(Value::as_str) {
+            Some("namespace") => {
+                let fields = Fields::new(value.clone(), path)?;
+                let tools = alias::namespace(fields, value, request)?;
+                request.tools.extend(tools);
+            }
+            Some("custom") => {
+                let fields = Fields::new(value.clone(), path)?;
+                let tool = alias::custom(fields, value, request)?;
+                request.tools.push(tool);
+            }
+            _ => request.tools.push(tool(value, &path)?),
+        }
+    }
+    Ok(())
 }
 
 fn tool(value: Value, path: &str) -> Result<Tool, Error> {

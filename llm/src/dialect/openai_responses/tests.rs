@@ -110,19 +110,16 @@ fn an_upstream_of_chat_completions_serves_a_caller_of_responses() {
     );
     assert_eq!(body["response_format"]["json_schema"]["name"], "answer");
     assert_eq!((&body["max_tokens"], &body["reasoning_effort"]), (&json!(2048), &json!("low")));
-    assert_eq!(body["tools"].as_array().unwrap().len(), 2);
+    assert_eq!(body["tools"].as_array().unwrap().len(), 4);
+    assert_eq!(body["tools"][3]["function"]["name"], "mcp__docs__search");
     assert_eq!(
         wire.dropped,
         [
             "max_tool_calls",
-            "messages[].custom_tool_call",
-            "messages[].custom_tool_call_output",
             "messages[].reasoning",
             "prompt_cache_key",
             "reasoning.summary",
             "service_tier",
-            "tools[].apply_patch",
-            "tools[].mcp__docs",
             "tools[].web_search",
             "verbosity",
         ]
@@ -160,6 +157,75 @@ fn an_upstream_of_chat_completions_serves_a_caller_of_responses() {
     (again.id, again.model) = Default::default();
     (expected.id, expected.model) = Default::default();
     assert_eq!(again, expected);
+}
+
+/// What only this dialect has reaches a model of any vendor, and its calls come back as what they stand for.
+#[test]
+fn custom_tools_and_namespaces_are_functions_elsewhere() {
+    let request = OpenAiResponses.decode_request(REQUEST.as_bytes(), None, false).unwrap();
+    let names: Vec<&str> = request.aliases.iter().map(|it| it.function.as_str()).collect();
+    assert_eq!(names, ["apply_patch", "mcp__docs__search"]);
+    let mut context = context();
+    context.aliases = request.aliases.into();
+    let called = |name: &str, arguments: &str| Block::ToolUse {
+        id: format!("call_{name}"),
+        name: name.into(),
+        arguments: arguments.into(),
+        signature: None,
+        cache: None,
+    };
+    let content = vec![
+        called("apply_patch", "{\"input\":\"*** Begin\\nPatch\"}"),
+        called("mcp__docs__search", "{\"q\":1}"),
+        called("shell", "{}"),
+    ];
+    let choice = crate::chat::Choice {
+        index: 0,
+        content: content.clone(),
+        stop: Stop::ToolUse,
+        logprobs: None,
+    };
+    let reply = Reply {
+        id: String::new(),
+        model: String::new(),
+        created: None,
+        choices: vec![choice],
+        usage: Usage::default(),
+    };
+    let whole = parse(&OpenAiResponses.encode_reply(&reply, &context));
+    let stream = encode_stream(&OpenAiResponses, &context, &events_of(&reply));
+    assert!(stream.contains("event: response.custom_tool_call_input.delta\n"), "{stream}");
+    let streamed = parse(server_events(&stream).pop().unwrap().1.as_bytes())["response"].clone();
+    for response in [whole, streamed] {
+        let output = &response["output"];
+        assert_eq!(
+            (&output[0]["type"], &output[0]["name"], &output[0]["input"]),
+            (&json!("custom_tool_call"), &json!("apply_patch"), &json!("*** Begin\nPatch"))
+        );
+        assert!(output[0]["id"].as_str().unwrap().starts_with("ctc_"));
+        assert_eq!(
+            (&output[1]["namespace"], &output[1]["name"], &output[1]["arguments"]),
+            (&json!("mcp__docs"), &json!("search"), &json!("{\"q\":1}"))
+        );
+        assert_eq!((&output[2]["name"], output[2].get("namespace")), (&json!("shell"), None));
+        let next = decode(&json!({"model": "m", "input": output})).unwrap();
+        assert_eq!(next.messages[0].content, content);
+    }
+}
+
+#[test]
+fn a_long_or_odd_name_in_a_namespace_stays_one_that_vendors_take() {
+    let flat = super::alias::flat;
+    assert_eq!(flat("docs", "search"), "docs__search");
+    let (one, other) = (flat(&"n".repeat(60), "search"), flat(&"n".repeat(60), "select"));
+    assert_ne!(one, other);
+    for name in [one, other, flat("a b", "ü.c")] {
+        assert!(
+            name.len() <= 64
+                && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_' || it == b'-'),
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A request for an upstream, written.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
-use super::{NAME, part};
+use super::{NAME, alias, part};
 use crate::chat::{Block, Format, Message, Request, Role, Tool, ToolChoice};
 use crate::dialect::openai::{effort, insert, schema_words};
 use crate::dialect::{Error, WireRequest};
@@ -16,7 +18,12 @@ const SHARED_WITH_CHAT: &[&str] =
 
 /// Writes a request.
 pub(super) fn encode(request: &Request) -> Result<WireRequest, Error> {
-    let mut writer = Writer { request, lost: Lost::of(request.dialect), input: Vec::new() };
+    let mut writer = Writer {
+        request,
+        lost: Lost::of(request.dialect),
+        input: Vec::new(),
+        customs: HashSet::new(),
+    };
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(request.model));
     if !request.system.is_empty() {
@@ -41,9 +48,11 @@ struct Writer<'r> {
     request: &'r Request,
     lost: Lost,
     input: Vec<Value>,
+    /// The ids of calls to custom tools.
+    customs: HashSet<&'r str>,
 }
 
-impl Writer<'_> {
+impl<'r> Writer<'r> {
     fn instructions(&mut self, blocks: &[Block]) -> Value {
         let text = |it: &Block| match it {
             Block::Text { text, .. } => Some(text.clone()),
@@ -56,7 +65,7 @@ impl Writer<'_> {
         json!(texts.join("\n\n"))
     }
 
-    fn message(&mut self, message: &Message, path: &str) -> Result<(), Error> {
+    fn message(&mut self, message: &'r Message, path: &str) -> Result<(), Error> {
         match message.role {
             Role::System => {
                 let content = self.instructions(&message.content);
@@ -78,9 +87,10 @@ impl Writer<'_> {
             match block {
                 Block::ToolResult { id, content, is_error, .. } => {
                     let output = self.output(content, *is_error, path)?;
-                    self.input.push(
-                        json!({"type": "function_call_output", "call_id": id, "output": output}),
-                    );
+                    let is_custom = self.customs.contains(id.as_str());
+                    let kind =
+                        if is_custom { "custom_tool_call_output" } else { "function_call_output" };
+                    self.input.push(json!({"type": kind, "call_id": id, "output": output}));
                 }
                 Block::Opaque { dialect: NAME, value } if is_item(value) => {
                     self.input.push(value.clone());
@@ -108,7 +118,7 @@ impl Writer<'_> {
         Ok(plain(parts))
     }
 
-    fn assistant(&mut self, block: &Block, path: &str) -> Result<(), Error> {
+    fn assistant(&mut self, block: &'r Block, path: &str) -> Result<(), Error> {
         let item = match block {
             Block::Text { text, .. } => json!({"role": "assistant", "content": text}),
             Block::Refusal { text } => {
@@ -116,7 +126,11 @@ impl Writer<'_> {
             }
             Block::ToolUse { id, name, arguments, .. } => {
                 let arguments = if arguments.is_empty() { "{}" } else { arguments };
-                json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments})
+                let item = alias::call_item(&self.request.aliases, id, name, arguments);
+                if item.contains_key("input") {
+                    self.customs.insert(id);
+                }
+                Value::Object(item)
             }
             Block::Thinking { .. } | Block::RedactedThinking { .. } => match thought(block) {
                 Some(item) => item,
@@ -163,12 +177,14 @@ impl Writer<'_> {
 
     fn tool(&mut self, tool: &Tool) -> Option<Value> {
         match &tool.opaque {
+            // Its definition is within another's.
+            Some((NAME, Value::Null)) => return None,
             Some((NAME, value)) => return Some(value.clone()),
-            Some(_) => {
+            Some(_) if tool.parameters.is_none() => {
                 self.lost.named(format!("tools[].{}", tool.name));
                 return None;
             }
-            None => {}
+            Some(_) | None => {}
         }
         let mut words = Map::new();
         words.insert("type".to_owned(), json!("function"));
