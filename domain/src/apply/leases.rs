@@ -1,5 +1,6 @@
 //! Money: leases asked for, reported, ended and written off.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Applying;
@@ -28,9 +29,8 @@ impl Applying<'_> {
         }
         for ask in asks {
             let now = self.now();
-            let grant = self.with_account(node, &ask.budget, |account| {
-                account.ask(now, (node, incarnation), ask)
-            });
+            let grant = self
+                .with_account(&ask.budget, |account| account.ask(now, (node, incarnation), ask));
             match grant {
                 Some(grant) => answer.grants.push(grant),
                 None => answer.unknown.push(ask.budget.clone()),
@@ -42,7 +42,7 @@ impl Applying<'_> {
     pub(super) fn finish(&mut self, node: u64, incarnation: u64, leases: &[FinalLease]) -> Reply {
         let now = self.now();
         for FinalLease { budget, epoch, used } in leases {
-            self.with_account(node, budget, |account| {
+            self.with_account(budget, |account| {
                 account.finish(now, (node, incarnation), *epoch, *used);
             });
         }
@@ -57,8 +57,8 @@ impl Applying<'_> {
         let now = self.now();
         let mut total = NanoUsd::ZERO;
         for budget in self.state.budgets_of_node(node) {
-            let charged = self
-                .with_account(node, &budget, |account| account.write_off(now, node, incarnation));
+            let charged =
+                self.with_account(&budget, |account| account.write_off(now, node, incarnation));
             let charged = charged.unwrap_or_default();
             if charged != NanoUsd::ZERO {
                 self.audit(Act {
@@ -76,21 +76,22 @@ impl Applying<'_> {
         total
     }
 
-    /// Runs `change` on the account of `budget`, rolled to now, and notes who has a lease of it afterwards.
+    /// Runs `change` on the account of `budget`, rolled to now, and notes who has leases of it afterwards.
     fn with_account<R>(
         &mut self,
-        node: u64,
         budget: &BudgetId,
         change: impl FnOnce(&mut Account) -> R,
     ) -> Option<R> {
         let mut account = Account::clone(self.state.accounts.get(budget)?);
+        let before: BTreeSet<u64> = account.open_nodes().collect();
         account.roll(self.at.index, self.at.time);
         let result = change(&mut account);
-        let entry = (node, budget.clone());
-        if account.has_open_lease(node) {
-            self.state.derived.open_leases.insert(entry);
-        } else {
-            self.state.derived.open_leases.remove(&entry);
+        let after: BTreeSet<u64> = account.open_nodes().collect();
+        for node in before.difference(&after) {
+            self.state.derived.open_leases.remove(&(*node, budget.clone()));
+        }
+        for node in after.difference(&before) {
+            self.state.derived.open_leases.insert((*node, budget.clone()));
         }
         self.state.accounts.insert(budget.clone(), Arc::new(account));
         self.changes.budgets.insert(budget.clone());

@@ -87,6 +87,8 @@ pub struct LeaseView {
     pub lease: Lease,
     /// What the node may still spend.
     pub outstanding: NanoUsd,
+    /// How much of it the node must give back, because the limit was lowered below what is handed out.
+    pub recall: NanoUsd,
 }
 
 impl Book {
@@ -316,11 +318,7 @@ impl Account {
         past.saturating_add(self.current.write_off(slot, node, incarnation))
     }
 
-    /// Whether `node` has a lease here, in any window, that is open.
-    pub(crate) fn has_open_lease(&self, node: u64) -> bool {
-        self.open_nodes().any(|it| it == node)
-    }
-
+    /// Whose leases are open, in any window.
     pub(crate) fn open_nodes(&self) -> impl Iterator<Item = u64> {
         self.past
             .iter()
@@ -373,7 +371,11 @@ impl Account {
                 .current
                 .leases
                 .iter()
-                .map(|it| LeaseView { lease: it.clone(), outstanding: it.outstanding() })
+                .map(|it| LeaseView {
+                    lease: it.clone(),
+                    outstanding: it.outstanding(),
+                    recall: at.recall(it),
+                })
                 .collect(),
             time_zone: at.time_zone,
         }
