@@ -1,1 +1,15 @@
-//! it
+//! Black-box tests: the real binary, real sockets, real peers where a registry has one.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::indexing_slicing, reason = "a missing field of an answer fails the test")]
+
+mod bad_input;
+mod durability;
+mod governance;
+mod models;
+mod operations;
+mod sdk;
+mod secrets;
+mod support;
+mod tidy;
+mod tools;

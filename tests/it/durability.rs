@@ -1,0 +1,128 @@
+//! What is acknowledged outlives `kill -9`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::support::{Gateway, Upstream, run, until};
+
+#[test]
+fn acknowledged_policy_writes_survive_kill_9() {
+    run(async {
+        let mut gateway = Gateway::start("node: { name: a }").await;
+        let acknowledged: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let writers: Vec<_> = (0..8)
+            .map(|writer| {
+                let (http, url, acknowledged) = (gateway.http.clone(), gateway.at("/api/customers"), Arc::clone(&acknowledged));
+                tokio::spawn(async move {
+                    for at in 0..1_000 {
+                        let name = format!("c{writer}-{at}");
+                        let sent = http.post(&url).bearer_auth(crate::support::gateway::ADMIN).json(&json!({ "name": name })).send().await;
+                        match sent {
+                            Ok(answer) if answer.status() == 201 => acknowledged.lock().insert(name),
+                            Ok(answer) => panic!("{}", answer.status()),
+                            Err(_) => return,
+                        };
+                    }
+                })
+            })
+            .collect();
+        until("a thousand writes are acknowledged", async || (1_000 <= acknowledged.lock().len()).then_some(())).await;
+        gateway.kill().await;
+        for writer in writers {
+            writer.await.expect("no panic");
+        }
+        gateway.restart().await;
+        let mut found = BTreeSet::new();
+        let mut cursor = String::new();
+        loop {
+            let page = gateway.admin("GET", &format!("/api/customers?limit=500{cursor}"), None).await.json();
+            found.extend(page["items"].as_array().expect("items").iter().filter_map(|it| it["name"].as_str().map(str::to_owned)));
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        let lost: Vec<_> = acknowledged.lock().difference(&found).cloned().collect();
+        assert!(lost.is_empty(), "{} acknowledged writes are lost: {lost:?}", lost.len());
+    });
+}
+
+#[test]
+fn every_answered_call_has_its_record_after_kill_9_under_load() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let yaml = upstream.providers()
+            + r#"virtual_keys: [{ name: app, value: sk-test-kill-under-load, providers: [{ name: up, models: ["*"] }] }]"#;
+        let mut gateway = Gateway::start(&yaml).await;
+        let answered: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let callers: Vec<_> = (0..16)
+            .map(|_| {
+                let (http, url, answered, stop) =
+                    (gateway.http.clone(), gateway.at("/v1/chat/completions"), Arc::clone(&answered), Arc::clone(&stop));
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        let body = json!({ "model": "up/ok", "messages": [{ "role": "user", "content": "hi" }] });
+                        let Ok(answer) = http.post(&url).bearer_auth("sk-test-kill-under-load").json(&body).send().await else { return };
+                        let id = answer.headers()["x-althing-request-id"].to_str().expect("id").to_owned();
+                        if answer.bytes().await.is_ok() {
+                            answered.lock().insert(id);
+                        }
+                    }
+                })
+            })
+            .collect();
+        until("five hundred calls are answered", async || (500 <= answered.lock().len()).then_some(())).await;
+        gateway.kill().await;
+        stop.store(true, Ordering::Relaxed);
+        for caller in callers {
+            caller.await.expect("no panic");
+        }
+        gateway.restart().await;
+        let mut recorded = BTreeSet::new();
+        let mut cursor = String::new();
+        loop {
+            let page = gateway.admin("GET", &format!("/api/logs?limit=500{cursor}"), None).await.json();
+            recorded.extend(page["logs"].as_array().expect("logs").iter().filter_map(|it| it["id"].as_str().map(str::to_owned)));
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        let missing: Vec<_> = answered.lock().difference(&recorded).cloned().collect();
+        assert!(missing.is_empty(), "{} of {} answered calls have no record", missing.len(), answered.lock().len());
+    });
+}
+
+#[test]
+fn money_spent_before_kill_9_is_not_given_back() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let yaml = upstream.providers()
+            + r#"virtual_keys: [{ name: app, value: sk-test-kill-and-spend, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "0.001" } }]"#;
+        let mut gateway = Gateway::start(&yaml).await;
+        for _ in 0..3 {
+            let mut refused = 0;
+            while refused < 2 {
+                let body = json!({ "model": "up/ok", "max_tokens": 7, "messages": [{ "role": "user", "content": "hi" }] });
+                let answer = gateway.post("/v1/chat/completions", "sk-test-kill-and-spend", &body).await;
+                if answer.status == 200 {
+                    if upstream.count().is_multiple_of(9) {
+                        break;
+                    }
+                } else {
+                    refused += 1;
+                }
+            }
+            gateway.kill().await;
+            gateway.restart().await;
+        }
+        let input = upstream.books.input_tokens.load(Ordering::SeqCst);
+        let output = upstream.books.output_tokens.load(Ordering::SeqCst);
+        assert!(input * 1_000 + output * 2_000 <= 1_000_000, "the upstream bills more than the limit after {} calls", upstream.count());
+    });
+}

@@ -1,0 +1,212 @@
+//! Keys, money and rates.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use crate::support::{Gateway, Upstream, run, until};
+
+async fn start(keys: &str) -> (Upstream, Gateway) {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&(upstream.providers() + keys)).await;
+    (upstream, gateway)
+}
+
+#[test]
+fn a_budget_hammered_by_two_hundred_callers_is_not_overshot_and_nearly_used_up() {
+    run(async {
+        // 11 input and 7 output tokens at $1 and $2 a million are 25,000 nano-dollars a call.
+        let limit_nanos = 5_000_000_u64;
+        let (upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-hammered-0001, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "0.005" } }]"#,
+        )
+        .await;
+        let calls = (0..200).map(|_| {
+            let (http, url) = (gateway.http.clone(), gateway.at("/v1/chat/completions"));
+            tokio::spawn(async move {
+                let mut refused = 0;
+                for _ in 0..40 {
+                    let body = json!({ "model": "up/slow-50", "max_tokens": 7, "messages": [{ "role": "user", "content": "hi" }] });
+                    let answer = http.post(&url).bearer_auth("sk-test-hammered-0001").json(&body).send().await.expect("answer");
+                    match answer.status().as_u16() {
+                        200 => {}
+                        402 => refused += 1,
+                        503 | 429 => {}
+                        other => panic!("{other}: {}", answer.text().await.unwrap_or_default()),
+                    }
+                    if 3 < refused {
+                        break;
+                    }
+                }
+            })
+        });
+        for call in futures_util::future::join_all(calls).await {
+            call.expect("no panic");
+        }
+        let input = upstream.books.input_tokens.load(Ordering::SeqCst);
+        let output = upstream.books.output_tokens.load(Ordering::SeqCst);
+        let billed = input * 1_000 + output * 2_000;
+        assert!(billed <= limit_nanos, "the upstream bills {billed} of {limit_nanos}");
+        assert!(limit_nanos * 90 / 100 <= billed, "only {billed} of {limit_nanos} could be used");
+        let told = gateway.chat("sk-test-hammered-0001", "up/ok", "hi").await;
+        let message = told.json()["error"]["message"].as_str().expect("message").to_owned();
+        assert_eq!(told.status, 402, "{message}");
+        assert!(message.contains("virtual key `app`") && message.contains("0.005"), "{message}");
+    });
+}
+
+#[test]
+fn a_stream_that_runs_out_of_money_is_cut_with_the_dialects_own_ending() {
+    run(async {
+        let (upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-stream-cut-01, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "0.006" } }]"#,
+        )
+        .await;
+        let body = json!({ "model": "up/endless", "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
+        let answer = gateway.post("/v1/chat/completions", "sk-test-stream-cut-01", &body).await.text();
+        assert!(answer.contains("\"finish_reason\":\"length\""), "{}", &answer[answer.len().saturating_sub(500)..]);
+        assert!(answer.ends_with("data: [DONE]\n\n"));
+        let budgets = gateway.admin("GET", "/api/budgets", None).await.json();
+        let settled: f64 = budgets["items"][0]["settled"].as_str().expect("settled").parse().expect("number");
+        assert!(settled <= 0.006, "{budgets}");
+        assert_eq!(upstream.count(), 1);
+    });
+}
+
+#[test]
+fn a_model_without_a_price_is_refused_under_a_strict_budget() {
+    run(async {
+        let (upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-without-price, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "1" } }]"#,
+        )
+        .await;
+        let answer = gateway.chat("sk-test-without-price", "up/unpriced", "hi").await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (402, &json!("price_unknown")));
+        assert_eq!(upstream.count(), 0);
+    });
+}
+
+#[test]
+fn a_key_reaches_the_models_it_names_and_no_other_by_any_face() {
+    run(async {
+        let (upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-narrow-key-01, providers: [{ name: up, models: ["ok"] }] }]"#,
+        )
+        .await;
+        let key = "sk-test-narrow-key-01";
+        assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 200);
+        assert_eq!(gateway.chat(key, "up/alias", "hi").await.status, 200);
+        let before = upstream.count();
+        for model in ["up/plain", "ant/ok", "gem/ok"] {
+            let answer = gateway.chat(key, model, "hi").await;
+            assert_eq!((answer.status, &answer.json()["error"]["code"]), (403, &json!("model_forbidden")), "{model}");
+            let body = json!({ "model": model, "max_tokens": 5, "messages": [{ "role": "user", "content": "hi" }] });
+            assert_eq!(gateway.post("/anthropic/v1/messages", key, &body).await.status, 403);
+            let body = json!({ "contents": [{ "parts": [{ "text": "hi" }] }] });
+            assert_eq!(gateway.post(&format!("/genai/v1beta/models/{model}:generateContent"), key, &body).await.status, 403);
+        }
+        let body = json!({ "model": "up/status-500", "fallbacks": ["ant/ok"], "messages": [] });
+        assert_eq!(gateway.post("/v1/chat/completions", key, &body).await.status, 403);
+        assert_eq!(upstream.count(), before);
+    });
+}
+
+#[test]
+fn a_rate_refuses_with_when_to_come_again_and_tells_what_is_left() {
+    run(async {
+        let (_upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-rate-limited-1, providers: [{ name: up, models: ["*"] }], rate: { requests: 2, per: 10m } }]"#,
+        )
+        .await;
+        let key = "sk-test-rate-limited-1";
+        let first = gateway.chat(key, "up/ok", "hi").await;
+        assert_eq!((first.status, first.header("x-ratelimit-limit-requests"), first.header("x-ratelimit-remaining-requests")), (200, "2", "1"));
+        assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 200);
+        let third = gateway.chat(key, "up/ok", "hi").await;
+        assert_eq!((third.status, &third.json()["error"]["code"]), (429, &json!("rate_limited")));
+        assert!(0 < third.header("retry-after").parse::<u64>().expect("seconds"));
+    });
+}
+
+#[test]
+fn a_revoked_key_is_refused_from_the_next_request_on() {
+    run(async {
+        let (_upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-revoked-key-01, providers: [{ name: up, models: ["*"] }] }]"#,
+        )
+        .await;
+        let key = "sk-test-revoked-key-01";
+        for round in 0..20 {
+            assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 200, "round {round}");
+            let off = gateway.admin("PATCH", "/api/virtual-keys/app", Some(&json!({ "enabled": false }))).await;
+            assert_eq!(off.status, 200, "{}", off.text());
+            assert!(off.json()["certain_by"].is_string(), "{}", off.text());
+            assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 401, "round {round}");
+            assert_eq!(gateway.admin("PATCH", "/api/virtual-keys/app", Some(&json!({ "enabled": true }))).await.status, 200);
+        }
+        assert_eq!(gateway.admin("DELETE", "/api/virtual-keys/app", None).await.status, 200);
+        assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 401);
+    });
+}
+
+#[test]
+fn a_rotated_key_holds_beside_the_new_one_for_its_overlap_and_not_without_one() {
+    run(async {
+        let (_upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-rotated-key-01, providers: [{ name: up, models: ["*"] }] }]"#,
+        )
+        .await;
+        let rotated = gateway.admin("POST", "/api/virtual-keys/app/rotate", Some(&json!({ "overlap": "24h" }))).await;
+        let second = rotated.json()["key"].as_str().expect("key").to_owned();
+        assert!(second.starts_with("sk-al-"), "{second}");
+        assert_eq!(gateway.chat("sk-test-rotated-key-01", "up/ok", "hi").await.status, 200);
+        assert_eq!(gateway.chat(&second, "up/ok", "hi").await.status, 200);
+        let rotated = gateway.admin("POST", "/api/virtual-keys/app/rotate", Some(&json!({}))).await;
+        let third = rotated.json()["key"].as_str().expect("key").to_owned();
+        assert_eq!(gateway.chat(&third, "up/ok", "hi").await.status, 200);
+        assert_eq!(gateway.chat(&second, "up/ok", "hi").await.status, 401);
+    });
+}
+
+#[test]
+fn an_expired_key_is_refused_and_says_so() {
+    run(async {
+        let (_upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-expired-key-01, providers: [{ name: up, models: ["*"] }], expires_at: "2020-01-01T00:00:00Z" }]"#,
+        )
+        .await;
+        let answer = gateway.chat("sk-test-expired-key-01", "up/ok", "hi").await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (401, &json!("key_expired")));
+    });
+}
+
+#[test]
+fn spending_adds_up_by_key_team_customer_and_model_and_survives_a_restart() {
+    run(async {
+        let (_upstream, mut gateway) = start(
+            r#"
+customers: [{ name: acme }]
+teams: [{ name: web, customer: acme }]
+virtual_keys: [{ name: app, team: web, value: sk-test-usage-adds-up1, providers: [{ name: "*", models: ["*"] }] }]"#,
+        )
+        .await;
+        for _ in 0..3 {
+            assert_eq!(gateway.chat("sk-test-usage-adds-up1", "up/ok", "hi").await.status, 200);
+        }
+        assert_eq!(gateway.chat("sk-test-usage-adds-up1", "ant/ok", "hi").await.status, 200);
+        for round in 0..2 {
+            let total = until("usage is there", async || {
+                let usage = gateway.admin("GET", "/api/usage?group_by=key,team,customer,model", None).await.json();
+                (usage["total"]["calls"] == 4).then_some(usage)
+            })
+            .await;
+            assert_eq!(total["total"]["cost_usd"], "0.0001", "round {round}: {total}");
+            let group = &total["rows"][0]["group"];
+            assert_eq!((&group["key"], &group["team"], &group["customer"]), (&json!("app"), &json!("web"), &json!("acme")));
+            if round == 0 {
+                gateway.terminate().await;
+                gateway.restart().await;
+            }
+        }
+    });
+}

@@ -1,0 +1,132 @@
+//! Health, metrics, drain, and changes while calls are under way.
+
+use std::process::Stdio;
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{Gateway, Upstream, run, until};
+
+const KEY: &str = "sk-test-of-operations-1";
+
+async fn start() -> (Upstream, Gateway) {
+    let upstream = Upstream::start().await;
+    let yaml = upstream.providers()
+        + &format!(r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}] }}]"#);
+    let gateway = Gateway::start(&yaml).await;
+    (upstream, gateway)
+}
+
+#[test]
+fn health_readiness_and_metrics_answer_without_a_key() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        assert_eq!(gateway.send(gateway.http.get(gateway.at("/healthz"))).await.status, 200);
+        assert_eq!(gateway.send(gateway.http.get(gateway.at("/readyz"))).await.json()["status"], "ready");
+        assert_eq!(gateway.send(gateway.http.head(gateway.at("/"))).await.status, 200);
+    });
+}
+
+#[test]
+fn metrics_pass_promtool_and_count_calls() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        assert_eq!(gateway.chat(KEY, "up/ok", "hi").await.status, 200);
+        let text = gateway.send(gateway.http.get(gateway.at("/metrics"))).await.text();
+        assert!(text.contains(r#"althing_calls_total{item="ok",kind="model",status="ok",target="up"} 1"#), "{text}");
+        let mut promtool = tokio::process::Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool, which `./dev test` installs");
+        promtool.stdin.take().expect("piped").write_all(text.as_bytes()).await.expect("write");
+        let output = promtool.wait_with_output().await.expect("output");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.trim().is_empty(), "{said}");
+    });
+}
+
+#[test]
+fn a_term_signal_lets_calls_end_and_refuses_new_ones() {
+    run(async {
+        let (_upstream, mut gateway) = start().await;
+        let (http, url) = (gateway.http.clone(), gateway.at("/v1/chat/completions"));
+        let slow = tokio::spawn(async move {
+            let body = json!({ "model": "up/slow-1500", "messages": [{ "role": "user", "content": "hi" }] });
+            http.post(&url).bearer_auth(KEY).json(&body).send().await.expect("answer").status().as_u16()
+        });
+        until("the call is under way", async || {
+            let text = gateway.send(gateway.http.get(gateway.at("/metrics"))).await.text();
+            text.contains("althing_requests_in_flight 1").then_some(())
+        })
+        .await;
+        assert_eq!(gateway.terminate().await, Some(0));
+        assert_eq!(slow.await.expect("no panic"), 200);
+    });
+}
+
+#[test]
+fn a_provider_changed_under_load_drops_no_call() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        let calls: Vec<_> = (0..8)
+            .map(|_| {
+                let (http, url) = (gateway.http.clone(), gateway.at("/v1/chat/completions"));
+                tokio::spawn(async move {
+                    for _ in 0..40 {
+                        let body = json!({ "model": "up/slow-50", "messages": [{ "role": "user", "content": "hi" }] });
+                        let status = http.post(&url).bearer_auth(KEY).json(&body).send().await.expect("answer").status();
+                        assert_eq!(status.as_u16(), 200);
+                    }
+                })
+            })
+            .collect();
+        for round in 0..10 {
+            let change = json!({ "headers": { "x-round": format!("{round}") }, "timeout": format!("{}s", 10 + round) });
+            let answer = gateway.admin("PATCH", "/api/providers/up", Some(&change)).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        for call in calls {
+            call.await.expect("no call is dropped");
+        }
+        assert_eq!(gateway.chat(KEY, "up/ok", "hi").await.status, 200);
+        assert_eq!(upstream.last().headers["x-round"], "9");
+    });
+}
+
+#[test]
+fn the_openapi_document_names_every_route_and_a_wrong_admin_key_opens_none() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        let document = gateway.admin("GET", "/api/openapi.json", None).await.json();
+        assert!(document["openapi"].as_str().expect("version").starts_with("3.1"));
+        for (path, operations) in document["paths"].as_object().expect("paths") {
+            for method in operations.as_object().expect("operations").keys().filter(|it| ["get", "post", "put", "patch", "delete"].contains(&it.as_str())) {
+                if path == "/api/openapi.json" {
+                    continue;
+                }
+                let concrete = path.replace("{kind}", "customers").replace("{name}", "x").replace("{id}", "x");
+                let method = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).expect("method");
+                let answer = gateway.send(gateway.http.request(method.clone(), gateway.at(&concrete)).bearer_auth("al-admin-wrong")).await;
+                assert_eq!(answer.status, 401, "{method} {path}: {}", answer.text());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_stale_write_is_refused_by_its_etag() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        let first = gateway.admin("GET", "/api/virtual-keys/app", None).await;
+        let etag = first.header("etag").to_owned();
+        assert!(!etag.is_empty());
+        let change = json!({ "description": "one" });
+        let write = || gateway.http.patch(gateway.at("/api/virtual-keys/app")).bearer_auth(crate::support::gateway::ADMIN).header("if-match", &etag).json(&change);
+        assert_eq!(gateway.send(write()).await.status, 200);
+        let stale = gateway.send(write()).await;
+        assert_eq!((stale.status, &stale.json()["error"]["code"]), (412, &json!("version_mismatch")));
+    });
+}
