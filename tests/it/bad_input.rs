@@ -27,21 +27,38 @@ async fn still_serves(gateway: &Gateway) {
 async fn refused(gateway: &Gateway, body: &str, status: u16, code: &str, param: Option<&str>) {
     let openai = gateway.post_raw("/v1/chat/completions", KEY, body.to_owned()).await;
     let told = openai.json();
-    assert_eq!((openai.status, told["error"]["code"].as_str()), (status, Some(code)), "{body}: {told}");
+    assert_eq!(
+        (openai.status, told["error"]["code"].as_str()),
+        (status, Some(code)),
+        "{body}: {told}"
+    );
     assert!(!told["error"]["message"].as_str().expect("message").is_empty());
     assert!(told["request_id"].is_string(), "{told}");
     if let Some(param) = param {
         assert_eq!(told["error"]["param"], param, "{told}");
     }
     let anthropic = gateway.post_raw("/anthropic/v1/messages", KEY, body.to_owned()).await;
-    assert_eq!((anthropic.status, &anthropic.json()["type"]), (status, &json!("error")), "{}", anthropic.text());
+    assert_eq!(
+        (anthropic.status, &anthropic.json()["type"]),
+        (status, &json!("error")),
+        "{}",
+        anthropic.text()
+    );
 }
 
 #[test]
 fn malformed_json_is_told_with_its_place() {
     run(async {
         let (upstream, gateway) = start().await;
-        for body in ["", "{", "{\"model\":", "[]", "{\"model\":\"up/ok\"} trailing", "{\"a\":tru}", "\u{feff}{}"] {
+        for body in [
+            "",
+            "{",
+            "{\"model\":",
+            "[]",
+            "{\"model\":\"up/ok\"} trailing",
+            "{\"a\":tru}",
+            "\u{feff}{}",
+        ] {
             refused(&gateway, body, 400, "invalid_json", None).await;
         }
         assert_eq!(upstream.count(), 0);
@@ -63,8 +80,17 @@ fn a_wrong_type_is_told_with_its_field() {
             refused(&gateway, body, 400, "invalid_field", Some(param)).await;
         }
         // What only a translation reads is told with its path too.
-        let answer = gateway.post("/v1/chat/completions", KEY, &json!({ "model": "ant/ok", "messages": [{ "role": "user", "content": 7 }] })).await;
-        assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!("messages[0].content")));
+        let answer = gateway
+            .post(
+                "/v1/chat/completions",
+                KEY,
+                &json!({ "model": "ant/ok", "messages": [{ "role": "user", "content": 7 }] }),
+            )
+            .await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["param"]),
+            (400, &json!("messages[0].content"))
+        );
         assert_eq!(upstream.count(), 0);
     });
 }
@@ -102,7 +128,10 @@ fn an_oversized_body_is_refused_before_it_is_read() {
     run(async {
         let (upstream, gateway) = start().await;
         let answer = gateway.chat(KEY, "up/ok", &"x".repeat(100_000)).await;
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (413, &json!("body_too_large")));
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (413, &json!("body_too_large"))
+        );
         assert!(answer.text().contains("65536"), "{}", answer.text());
         assert_eq!(upstream.count(), 0);
         still_serves(&gateway).await;
@@ -113,9 +142,16 @@ fn an_oversized_body_is_refused_before_it_is_read() {
 fn oversized_headers_are_refused_in_json() {
     run(async {
         let (_upstream, gateway) = start().await;
-        let request = gateway.http.get(gateway.at("/v1/key")).bearer_auth(KEY).header("x-filler", "y".repeat(9_000));
+        let request = gateway
+            .http
+            .get(gateway.at("/v1/key"))
+            .bearer_auth(KEY)
+            .header("x-filler", "y".repeat(9_000));
         let answer = gateway.send(request).await;
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (431, &json!("header_too_large")));
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (431, &json!("header_too_large"))
+        );
         still_serves(&gateway).await;
     });
 }
@@ -126,12 +162,16 @@ fn a_body_that_stops_half_way_reaches_no_upstream() {
         let (upstream, gateway) = start().await;
         let address = gateway.url.trim_start_matches("http://").to_owned();
         let mut socket = TcpStream::connect(&address).await.expect("connect");
-        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {KEY}\r\ncontent-length: 500\r\n\r\n{{\"model\":\"up/ok\"");
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {KEY}\r\ncontent-length: 500\r\n\r\n{{\"model\":\"up/ok\""
+        );
         socket.write_all(head.as_bytes()).await.expect("write");
         socket.shutdown().await.expect("half-close");
         let mut rest = Vec::new();
         // An answer or none: what counts is that the gateway ends it.
-        let _ = tokio::time::timeout(crate::support::PATIENCE, socket.read_to_end(&mut rest)).await.expect("it is ended");
+        let _ = tokio::time::timeout(crate::support::PATIENCE, socket.read_to_end(&mut rest))
+            .await
+            .expect("it is ended");
         assert_eq!(upstream.count(), 0);
         still_serves(&gateway).await;
     });
@@ -141,10 +181,15 @@ fn a_body_that_stops_half_way_reaches_no_upstream() {
 fn two_different_keys_are_refused_and_the_same_key_twice_is_not() {
     run(async {
         let (_upstream, gateway) = start().await;
-        let two = gateway.http.get(gateway.at("/v1/key")).bearer_auth(KEY).header("x-api-key", "sk-another-key-entirely");
+        let two = gateway
+            .http
+            .get(gateway.at("/v1/key"))
+            .bearer_auth(KEY)
+            .header("x-api-key", "sk-another-key-entirely");
         let answer = gateway.send(two).await;
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("two_keys")));
-        let same = gateway.http.get(gateway.at("/v1/key")).bearer_auth(KEY).header("x-api-key", KEY);
+        let same =
+            gateway.http.get(gateway.at("/v1/key")).bearer_auth(KEY).header("x-api-key", KEY);
         assert_eq!(gateway.send(same).await.status, 200);
     });
 }
@@ -155,7 +200,12 @@ fn an_upstream_that_sends_garbage_is_a_502_and_not_the_callers_problem() {
         let (_upstream, gateway) = start().await;
         for provider in ["up", "ant", "gem"] {
             let answer = gateway.chat(KEY, &format!("{provider}/garbage"), "hi").await;
-            assert_eq!((answer.status, &answer.json()["error"]["code"]), (502, &json!("upstream_malformed")), "{provider}: {}", answer.text());
+            assert_eq!(
+                (answer.status, &answer.json()["error"]["code"]),
+                (502, &json!("upstream_malformed")),
+                "{provider}: {}",
+                answer.text()
+            );
             assert!(!answer.text().contains("html"), "{}", answer.text());
         }
         still_serves(&gateway).await;
@@ -166,7 +216,9 @@ fn an_upstream_that_sends_garbage_is_a_502_and_not_the_callers_problem() {
 fn an_upstream_that_stops_mid_stream_ends_in_the_dialects_own_error() {
     run(async {
         let (_upstream, gateway) = start().await;
-        for (path, marker) in [("/v1/chat/completions", "\"error\""), ("/anthropic/v1/messages", "event: error")] {
+        for (path, marker) in
+            [("/v1/chat/completions", "\"error\""), ("/anthropic/v1/messages", "event: error")]
+        {
             for provider in ["up", "ant"] {
                 for model in ["cut", "stall"] {
                     let body = json!({ "model": format!("{provider}/{model}"), "stream": true, "max_tokens": 9, "messages": [{ "role": "user", "content": "hi" }] });
@@ -185,7 +237,12 @@ fn an_upstream_that_never_answers_is_a_504() {
     run(async {
         let (_upstream, gateway) = start().await;
         let answer = gateway.chat(KEY, "up/never", "hi").await;
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (504, &json!("upstream_timeout")), "{}", answer.text());
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (504, &json!("upstream_timeout")),
+            "{}",
+            answer.text()
+        );
         still_serves(&gateway).await;
     });
 }
@@ -211,7 +268,10 @@ fn a_wrong_method_or_path_is_answered_in_json() {
         let answer = gateway.get("/no/such/route", KEY).await;
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (404, &json!("not_found")));
         let answer = gateway.post("/v1/images/generations", KEY, &json!({})).await;
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (501, &json!("not_supported")));
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (501, &json!("not_supported"))
+        );
     });
 }
 
@@ -228,7 +288,13 @@ virtual_keys: [{ name: app, team: nobody }]
 "#;
         let (code, text) = Gateway::refuses(dir.path(), yaml).await;
         assert_eq!(code, Some(64), "{text}");
-        for path in ["limits", "auth", "providers[0].base_url", "mcp_servers[0].name", "virtual_keys[0].team"] {
+        for path in [
+            "limits",
+            "auth",
+            "providers[0].base_url",
+            "mcp_servers[0].name",
+            "virtual_keys[0].team",
+        ] {
             assert!(text.contains(path), "{path} is missing in: {text}");
         }
     });
@@ -289,7 +355,11 @@ fn noise_on_the_socket_harms_nobody() {
 fn depth_without_end_is_refused_in_bounded_time() {
     run(async {
         let (_upstream, gateway) = start().await;
-        let deep = format!("{{\"model\":\"up/ok\",\"messages\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
+        let deep = format!(
+            "{{\"model\":\"up/ok\",\"messages\":{}{}}}",
+            "[".repeat(5_000),
+            "]".repeat(5_000)
+        );
         let answer = gateway.post_raw("/v1/chat/completions", KEY, deep).await;
         assert_eq!(answer.status, 400, "{}", answer.text());
         let _: Value = answer.json();

@@ -16,13 +16,21 @@ fn acknowledged_policy_writes_survive_kill_9() {
         let acknowledged: Arc<Mutex<BTreeSet<String>>> = Arc::default();
         let writers: Vec<_> = (0..8)
             .map(|writer| {
-                let (http, url, acknowledged) = (gateway.http.clone(), gateway.at("/api/customers"), Arc::clone(&acknowledged));
+                let (http, url, acknowledged) =
+                    (gateway.http.clone(), gateway.at("/api/customers"), Arc::clone(&acknowledged));
                 tokio::spawn(async move {
                     for at in 0..1_000 {
                         let name = format!("c{writer}-{at}");
-                        let sent = http.post(&url).bearer_auth(crate::support::gateway::ADMIN).json(&json!({ "name": name })).send().await;
+                        let sent = http
+                            .post(&url)
+                            .bearer_auth(crate::support::gateway::ADMIN)
+                            .json(&json!({ "name": name }))
+                            .send()
+                            .await;
                         match sent {
-                            Ok(answer) if answer.status() == 201 => acknowledged.lock().insert(name),
+                            Ok(answer) if answer.status() == 201 => {
+                                acknowledged.lock().insert(name)
+                            }
                             Ok(answer) => panic!("{}", answer.status()),
                             Err(_) => return,
                         };
@@ -30,7 +38,10 @@ fn acknowledged_policy_writes_survive_kill_9() {
                 })
             })
             .collect();
-        until("a thousand writes are acknowledged", async || (1_000 <= acknowledged.lock().len()).then_some(())).await;
+        until("a thousand writes are acknowledged", async || {
+            (1_000 <= acknowledged.lock().len()).then_some(())
+        })
+        .await;
         gateway.kill().await;
         for writer in writers {
             writer.await.expect("no panic");
@@ -39,8 +50,17 @@ fn acknowledged_policy_writes_survive_kill_9() {
         let mut found = BTreeSet::new();
         let mut cursor = String::new();
         loop {
-            let page = gateway.admin("GET", &format!("/api/customers?limit=500{cursor}"), None).await.json();
-            found.extend(page["items"].as_array().expect("items").iter().filter_map(|it| it["name"].as_str().map(str::to_owned)));
+            let page = gateway
+                .admin("GET", &format!("/api/customers?limit=500{cursor}"), None)
+                .await
+                .json();
+            found.extend(
+                page["items"]
+                    .as_array()
+                    .expect("items")
+                    .iter()
+                    .filter_map(|it| it["name"].as_str().map(str::to_owned)),
+            );
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => break,
@@ -76,7 +96,10 @@ fn every_answered_call_has_its_record_after_kill_9_under_load() {
                 })
             })
             .collect();
-        until("five hundred calls are answered", async || (500 <= answered.lock().len()).then_some(())).await;
+        until("five hundred calls are answered", async || {
+            (500 <= answered.lock().len()).then_some(())
+        })
+        .await;
         gateway.kill().await;
         stop.store(true, Ordering::Relaxed);
         for caller in callers {
@@ -86,15 +109,27 @@ fn every_answered_call_has_its_record_after_kill_9_under_load() {
         let mut recorded = BTreeSet::new();
         let mut cursor = String::new();
         loop {
-            let page = gateway.admin("GET", &format!("/api/logs?limit=500{cursor}"), None).await.json();
-            recorded.extend(page["logs"].as_array().expect("logs").iter().filter_map(|it| it["id"].as_str().map(str::to_owned)));
+            let page =
+                gateway.admin("GET", &format!("/api/logs?limit=500{cursor}"), None).await.json();
+            recorded.extend(
+                page["logs"]
+                    .as_array()
+                    .expect("logs")
+                    .iter()
+                    .filter_map(|it| it["id"].as_str().map(str::to_owned)),
+            );
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => break,
             }
         }
         let missing: Vec<_> = answered.lock().difference(&recorded).cloned().collect();
-        assert!(missing.is_empty(), "{} of {} answered calls have no record", missing.len(), answered.lock().len());
+        assert!(
+            missing.is_empty(),
+            "{} of {} answered calls have no record",
+            missing.len(),
+            answered.lock().len()
+        );
     });
 }
 
@@ -109,7 +144,8 @@ fn money_spent_before_kill_9_is_not_given_back() {
             let mut refused = 0;
             while refused < 2 {
                 let body = json!({ "model": "up/ok", "max_tokens": 7, "messages": [{ "role": "user", "content": "hi" }] });
-                let answer = gateway.post("/v1/chat/completions", "sk-test-kill-and-spend", &body).await;
+                let answer =
+                    gateway.post("/v1/chat/completions", "sk-test-kill-and-spend", &body).await;
                 if answer.status == 200 {
                     if upstream.count().is_multiple_of(9) {
                         break;
@@ -123,6 +159,10 @@ fn money_spent_before_kill_9_is_not_given_back() {
         }
         let input = upstream.books.input_tokens.load(Ordering::SeqCst);
         let output = upstream.books.output_tokens.load(Ordering::SeqCst);
-        assert!(input * 1_000 + output * 2_000 <= 1_000_000, "the upstream bills more than the limit after {} calls", upstream.count());
+        assert!(
+            input * 1_000 + output * 2_000 <= 1_000_000,
+            "the upstream bills more than the limit after {} calls",
+            upstream.count()
+        );
     });
 }

@@ -63,11 +63,17 @@ fn a_stream_that_runs_out_of_money_is_cut_with_the_dialects_own_ending() {
         )
         .await;
         let body = json!({ "model": "up/endless", "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
-        let answer = gateway.post("/v1/chat/completions", "sk-test-stream-cut-01", &body).await.text();
-        assert!(answer.contains("\"finish_reason\":\"length\""), "{}", &answer[answer.len().saturating_sub(500)..]);
+        let answer =
+            gateway.post("/v1/chat/completions", "sk-test-stream-cut-01", &body).await.text();
+        assert!(
+            answer.contains("\"finish_reason\":\"length\""),
+            "{}",
+            &answer[answer.len().saturating_sub(500)..]
+        );
         assert!(answer.ends_with("data: [DONE]\n\n"));
         let budgets = gateway.admin("GET", "/api/budgets", None).await.json();
-        let settled: f64 = budgets["items"][0]["settled"].as_str().expect("settled").parse().expect("number");
+        let settled: f64 =
+            budgets["items"][0]["settled"].as_str().expect("settled").parse().expect("number");
         assert!(settled <= 0.006, "{budgets}");
         assert_eq!(upstream.count(), 1);
     });
@@ -81,7 +87,10 @@ fn a_model_without_a_price_is_refused_under_a_strict_budget() {
         )
         .await;
         let answer = gateway.chat("sk-test-without-price", "up/unpriced", "hi").await;
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (402, &json!("price_unknown")));
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (402, &json!("price_unknown"))
+        );
         assert_eq!(upstream.count(), 0);
     });
 }
@@ -99,11 +108,21 @@ fn a_key_reaches_the_models_it_names_and_no_other_by_any_face() {
         let before = upstream.count();
         for model in ["up/plain", "ant/ok", "gem/ok"] {
             let answer = gateway.chat(key, model, "hi").await;
-            assert_eq!((answer.status, &answer.json()["error"]["code"]), (403, &json!("model_forbidden")), "{model}");
+            assert_eq!(
+                (answer.status, &answer.json()["error"]["code"]),
+                (403, &json!("model_forbidden")),
+                "{model}"
+            );
             let body = json!({ "model": model, "max_tokens": 5, "messages": [{ "role": "user", "content": "hi" }] });
             assert_eq!(gateway.post("/anthropic/v1/messages", key, &body).await.status, 403);
             let body = json!({ "contents": [{ "parts": [{ "text": "hi" }] }] });
-            assert_eq!(gateway.post(&format!("/genai/v1beta/models/{model}:generateContent"), key, &body).await.status, 403);
+            assert_eq!(
+                gateway
+                    .post(&format!("/genai/v1beta/models/{model}:generateContent"), key, &body)
+                    .await
+                    .status,
+                403
+            );
         }
         let body = json!({ "model": "up/status-500", "fallbacks": ["ant/ok"], "messages": [] });
         assert_eq!(gateway.post("/v1/chat/completions", key, &body).await.status, 403);
@@ -120,7 +139,14 @@ fn a_rate_refuses_with_when_to_come_again_and_tells_what_is_left() {
         .await;
         let key = "sk-test-rate-limited-1";
         let first = gateway.chat(key, "up/ok", "hi").await;
-        assert_eq!((first.status, first.header("x-ratelimit-limit-requests"), first.header("x-ratelimit-remaining-requests")), (200, "2", "1"));
+        assert_eq!(
+            (
+                first.status,
+                first.header("x-ratelimit-limit-requests"),
+                first.header("x-ratelimit-remaining-requests")
+            ),
+            (200, "2", "1")
+        );
         assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 200);
         let third = gateway.chat(key, "up/ok", "hi").await;
         assert_eq!((third.status, &third.json()["error"]["code"]), (429, &json!("rate_limited")));
@@ -138,11 +164,19 @@ fn a_revoked_key_is_refused_from_the_next_request_on() {
         let key = "sk-test-revoked-key-01";
         for round in 0..20 {
             assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 200, "round {round}");
-            let off = gateway.admin("PATCH", "/api/virtual-keys/app", Some(&json!({ "enabled": false }))).await;
+            let off = gateway
+                .admin("PATCH", "/api/virtual-keys/app", Some(&json!({ "enabled": false })))
+                .await;
             assert_eq!(off.status, 200, "{}", off.text());
             assert!(off.json()["certain_by"].is_string(), "{}", off.text());
             assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 401, "round {round}");
-            assert_eq!(gateway.admin("PATCH", "/api/virtual-keys/app", Some(&json!({ "enabled": true }))).await.status, 200);
+            assert_eq!(
+                gateway
+                    .admin("PATCH", "/api/virtual-keys/app", Some(&json!({ "enabled": true })))
+                    .await
+                    .status,
+                200
+            );
         }
         assert_eq!(gateway.admin("DELETE", "/api/virtual-keys/app", None).await.status, 200);
         assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 401);
@@ -156,7 +190,9 @@ fn a_rotated_key_holds_beside_the_new_one_for_its_overlap_and_not_without_one() 
             r#"virtual_keys: [{ name: app, value: sk-test-rotated-key-01, providers: [{ name: up, models: ["*"] }] }]"#,
         )
         .await;
-        let rotated = gateway.admin("POST", "/api/virtual-keys/app/rotate", Some(&json!({ "overlap": "24h" }))).await;
+        let rotated = gateway
+            .admin("POST", "/api/virtual-keys/app/rotate", Some(&json!({ "overlap": "24h" })))
+            .await;
         let second = rotated.json()["key"].as_str().expect("key").to_owned();
         assert!(second.starts_with("sk-al-"), "{second}");
         assert_eq!(gateway.chat("sk-test-rotated-key-01", "up/ok", "hi").await.status, 200);
@@ -196,13 +232,19 @@ virtual_keys: [{ name: app, team: web, value: sk-test-usage-adds-up1, providers:
         assert_eq!(gateway.chat("sk-test-usage-adds-up1", "ant/ok", "hi").await.status, 200);
         for round in 0..2 {
             let total = until("usage is there", async || {
-                let usage = gateway.admin("GET", "/api/usage?group_by=key,team,customer,model", None).await.json();
+                let usage = gateway
+                    .admin("GET", "/api/usage?group_by=key,team,customer,model", None)
+                    .await
+                    .json();
                 (usage["total"]["calls"] == 4).then_some(usage)
             })
             .await;
             assert_eq!(total["total"]["cost_usd"], "0.0001", "round {round}: {total}");
             let group = &total["rows"][0]["group"];
-            assert_eq!((&group["key"], &group["team"], &group["customer"]), (&json!("app"), &json!("web"), &json!("acme")));
+            assert_eq!(
+                (&group["key"], &group["team"], &group["customer"]),
+                (&json!("app"), &json!("web"), &json!("acme"))
+            );
             if round == 0 {
                 gateway.terminate().await;
                 gateway.restart().await;

@@ -11,7 +11,9 @@ const TEXT: &str = "Hello from the upstream.";
 async fn start() -> (Upstream, Gateway) {
     let upstream = Upstream::start().await;
     let yaml = upstream.providers()
-        + &format!(r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}] }}]"#);
+        + &format!(
+            r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}] }}]"#
+        );
     let gateway = Gateway::start(&yaml).await;
     (upstream, gateway)
 }
@@ -47,7 +49,10 @@ fn every_face_reaches_every_upstream_whole_and_streamed() {
                     let (path, body) = face(&format!("{provider}/ok"), stream);
                     let answer = gateway.post(&path, KEY, &body).await;
                     let text = answer.text();
-                    assert_eq!(answer.status, 200, "{name} over {provider}, stream {stream}: {text}");
+                    assert_eq!(
+                        answer.status, 200,
+                        "{name} over {provider}, stream {stream}: {text}"
+                    );
                     let said = text.replace("\\n", "");
                     if stream {
                         for piece in ["Hello ", "from the ", "upstream."] {
@@ -72,15 +77,24 @@ fn tool_calls_cross_every_pair_of_dialects() {
                 for (name, face) in faces() {
                     let (path, mut body) = face(&format!("{provider}/ok"), stream);
                     body["tools"] = match name {
-                        "chat" => json!([{ "type": "function", "function": { "name": "add", "parameters": schema } }]),
-                        "responses" => json!([{ "type": "function", "name": "add", "parameters": schema }]),
+                        "chat" => {
+                            json!([{ "type": "function", "function": { "name": "add", "parameters": schema } }])
+                        }
+                        "responses" => {
+                            json!([{ "type": "function", "name": "add", "parameters": schema }])
+                        }
                         "messages" => json!([{ "name": "add", "input_schema": schema }]),
-                        _ => json!([{ "functionDeclarations": [{ "name": "add", "parameters": schema }] }]),
+                        _ => {
+                            json!([{ "functionDeclarations": [{ "name": "add", "parameters": schema }] }])
+                        }
                     };
                     let answer = gateway.post(&path, KEY, &body).await;
                     let text = answer.text();
                     assert_eq!(answer.status, 200, "{name} over {provider}: {text}");
-                    assert!(text.contains("add") && text.contains("40"), "{name} over {provider}, stream {stream}: {text}");
+                    assert!(
+                        text.contains("add") && text.contains("40"),
+                        "{name} over {provider}, stream {stream}: {text}"
+                    );
                 }
             }
         }
@@ -126,13 +140,22 @@ fn embeddings_come_from_every_vendor_that_has_them_and_as_base64_where_asked() {
         for provider in ["up", "gem"] {
             let body = json!({ "model": format!("{provider}/ok"), "input": "hi" });
             let answer = gateway.post("/v1/embeddings", KEY, &body).await;
-            assert_eq!(answer.json()["data"][0]["embedding"], json!([0.25, -0.5]), "{provider}: {}", answer.text());
+            assert_eq!(
+                answer.json()["data"][0]["embedding"],
+                json!([0.25, -0.5]),
+                "{provider}: {}",
+                answer.text()
+            );
         }
         let body = json!({ "model": "gem/ok", "input": "hi", "encoding_format": "base64" });
         let answer = gateway.post("/v1/embeddings", KEY, &body).await.json();
         assert_eq!(answer["data"][0]["embedding"], "AACAPgAAAL8=");
-        let refused = gateway.post("/v1/embeddings", KEY, &json!({ "model": "ant/ok", "input": "hi" })).await;
-        assert_eq!((refused.status, &refused.json()["error"]["code"]), (501, &json!("not_supported")));
+        let refused =
+            gateway.post("/v1/embeddings", KEY, &json!({ "model": "ant/ok", "input": "hi" })).await;
+        assert_eq!(
+            (refused.status, &refused.json()["error"]["code"]),
+            (501, &json!("not_supported"))
+        );
     });
 }
 
@@ -153,7 +176,8 @@ fn a_caller_who_leaves_cancels_the_upstream_and_pays_for_what_was_generated() {
     run(async {
         let (upstream, gateway) = start().await;
         let body = json!({ "model": "up/endless", "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
-        let request = gateway.http.post(gateway.at("/v1/chat/completions")).bearer_auth(KEY).json(&body);
+        let request =
+            gateway.http.post(gateway.at("/v1/chat/completions")).bearer_auth(KEY).json(&body);
         let mut response = request.send().await.expect("answer");
         for _ in 0..3 {
             response.chunk().await.expect("chunk").expect("more");
@@ -175,9 +199,21 @@ fn the_list_of_models_is_what_the_key_may_use_in_each_vendors_shape() {
     run(async {
         let (_upstream, gateway) = start().await;
         let openai = gateway.get("/v1/models", KEY).await.json();
-        let ids: Vec<&str> = openai["data"].as_array().expect("list").iter().filter_map(|it| it["id"].as_str()).collect();
-        assert!(ids.contains(&"up/ok") && ids.contains(&"ant/ok") && ids.contains(&"up/alias"), "{ids:?}");
-        let request = gateway.http.get(gateway.at("/v1/models")).bearer_auth(KEY).header("anthropic-version", "2023-06-01");
+        let ids: Vec<&str> = openai["data"]
+            .as_array()
+            .expect("list")
+            .iter()
+            .filter_map(|it| it["id"].as_str())
+            .collect();
+        assert!(
+            ids.contains(&"up/ok") && ids.contains(&"ant/ok") && ids.contains(&"up/alias"),
+            "{ids:?}"
+        );
+        let request = gateway
+            .http
+            .get(gateway.at("/v1/models"))
+            .bearer_auth(KEY)
+            .header("anthropic-version", "2023-06-01");
         assert_eq!(gateway.send(request).await.json()["data"][0]["type"], "model");
         let gemini = gateway.get("/genai/v1beta/models", KEY).await.json();
         assert!(gemini["models"][0]["name"].as_str().expect("name").starts_with("models/"));

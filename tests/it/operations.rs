@@ -12,7 +12,9 @@ const KEY: &str = "sk-test-of-operations-1";
 async fn start() -> (Upstream, Gateway) {
     let upstream = Upstream::start().await;
     let yaml = upstream.providers()
-        + &format!(r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}] }}]"#);
+        + &format!(
+            r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}] }}]"#
+        );
     let gateway = Gateway::start(&yaml).await;
     (upstream, gateway)
 }
@@ -22,7 +24,10 @@ fn health_readiness_and_metrics_answer_without_a_key() {
     run(async {
         let (_upstream, gateway) = start().await;
         assert_eq!(gateway.send(gateway.http.get(gateway.at("/healthz"))).await.status, 200);
-        assert_eq!(gateway.send(gateway.http.get(gateway.at("/readyz"))).await.json()["status"], "ready");
+        assert_eq!(
+            gateway.send(gateway.http.get(gateway.at("/readyz"))).await.json()["status"],
+            "ready"
+        );
         assert_eq!(gateway.send(gateway.http.head(gateway.at("/"))).await.status, 200);
     });
 }
@@ -33,7 +38,12 @@ fn metrics_pass_promtool_and_count_calls() {
         let (_upstream, gateway) = start().await;
         assert_eq!(gateway.chat(KEY, "up/ok", "hi").await.status, 200);
         let text = gateway.send(gateway.http.get(gateway.at("/metrics"))).await.text();
-        assert!(text.contains(r#"althing_calls_total{item="ok",kind="model",status="ok",target="up"} 1"#), "{text}");
+        assert!(
+            text.contains(
+                r#"althing_calls_total{item="ok",kind="model",status="ok",target="up"} 1"#
+            ),
+            "{text}"
+        );
         let mut promtool = tokio::process::Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
@@ -43,7 +53,8 @@ fn metrics_pass_promtool_and_count_calls() {
             .expect("promtool, which `./dev test` installs");
         promtool.stdin.take().expect("piped").write_all(text.as_bytes()).await.expect("write");
         let output = promtool.wait_with_output().await.expect("output");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.trim().is_empty(), "{said}");
     });
 }
@@ -55,7 +66,14 @@ fn a_term_signal_lets_calls_end_and_refuses_new_ones() {
         let (http, url) = (gateway.http.clone(), gateway.at("/v1/chat/completions"));
         let slow = tokio::spawn(async move {
             let body = json!({ "model": "up/slow-1500", "messages": [{ "role": "user", "content": "hi" }] });
-            http.post(&url).bearer_auth(KEY).json(&body).send().await.expect("answer").status().as_u16()
+            http.post(&url)
+                .bearer_auth(KEY)
+                .json(&body)
+                .send()
+                .await
+                .expect("answer")
+                .status()
+                .as_u16()
         });
         until("the call is under way", async || {
             let text = gateway.send(gateway.http.get(gateway.at("/metrics"))).await.text();
@@ -103,13 +121,27 @@ fn the_openapi_document_names_every_route_and_a_wrong_admin_key_opens_none() {
         let document = gateway.admin("GET", "/api/openapi.json", None).await.json();
         assert!(document["openapi"].as_str().expect("version").starts_with("3.1"));
         for (path, operations) in document["paths"].as_object().expect("paths") {
-            for method in operations.as_object().expect("operations").keys().filter(|it| ["get", "post", "put", "patch", "delete"].contains(&it.as_str())) {
+            for method in operations
+                .as_object()
+                .expect("operations")
+                .keys()
+                .filter(|it| ["get", "post", "put", "patch", "delete"].contains(&it.as_str()))
+            {
                 if path == "/api/openapi.json" {
                     continue;
                 }
-                let concrete = path.replace("{kind}", "customers").replace("{name}", "x").replace("{id}", "x");
-                let method = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).expect("method");
-                let answer = gateway.send(gateway.http.request(method.clone(), gateway.at(&concrete)).bearer_auth("al-admin-wrong")).await;
+                let concrete =
+                    path.replace("{kind}", "customers").replace("{name}", "x").replace("{id}", "x");
+                let method =
+                    reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).expect("method");
+                let answer = gateway
+                    .send(
+                        gateway
+                            .http
+                            .request(method.clone(), gateway.at(&concrete))
+                            .bearer_auth("al-admin-wrong"),
+                    )
+                    .await;
                 assert_eq!(answer.status, 401, "{method} {path}: {}", answer.text());
             }
         }
@@ -124,9 +156,19 @@ fn a_stale_write_is_refused_by_its_etag() {
         let etag = first.header("etag").to_owned();
         assert!(!etag.is_empty());
         let change = json!({ "description": "one" });
-        let write = || gateway.http.patch(gateway.at("/api/virtual-keys/app")).bearer_auth(crate::support::gateway::ADMIN).header("if-match", &etag).json(&change);
+        let write = || {
+            gateway
+                .http
+                .patch(gateway.at("/api/virtual-keys/app"))
+                .bearer_auth(crate::support::gateway::ADMIN)
+                .header("if-match", &etag)
+                .json(&change)
+        };
         assert_eq!(gateway.send(write()).await.status, 200);
         let stale = gateway.send(write()).await;
-        assert_eq!((stale.status, &stale.json()["error"]["code"]), (412, &json!("version_mismatch")));
+        assert_eq!(
+            (stale.status, &stale.json()["error"]["code"]),
+            (412, &json!("version_mismatch"))
+        );
     });
 }

@@ -9,7 +9,9 @@ const KEY: &str = "sk-test-of-the-sdks-001";
 async fn drive(program: &std::path::Path, script: &std::path::Path) {
     let upstream = Upstream::start().await;
     let yaml = upstream.providers()
-        + &format!(r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}] }}]"#);
+        + &format!(
+            r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}] }}]"#
+        );
     let gateway = Gateway::start(&yaml).await;
     let output = tokio::process::Command::new(program)
         .arg(script)
@@ -23,7 +25,8 @@ async fn drive(program: &std::path::Path, script: &std::path::Path) {
         .output()
         .await
         .expect("it runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("ALL HELD"), "{said}");
     drop(upstream);
 }
@@ -41,7 +44,8 @@ fn the_javascript_sdks_chat_stream_and_call_tools_over_every_upstream() {
     run(async {
         // Modules are found beside the script, so it is put where they are.
         let script = peers().join("node/sdk.mjs");
-        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/sdk.mjs"), &script).expect("copy");
+        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/sdk.mjs"), &script)
+            .expect("copy");
         drive("node".as_ref(), &script).await;
     });
 }

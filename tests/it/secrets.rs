@@ -38,15 +38,33 @@ virtual_keys:
         );
         let mut gateway = Gateway::start(&yaml).await;
         let mut said = String::new();
-        for model in ["up/ok", "up/garbage", "up/status-401", "up/status-500", "up/status-400", "up/never", "dead/ok", "nobody/ok"] {
+        for model in [
+            "up/ok",
+            "up/garbage",
+            "up/status-401",
+            "up/status-500",
+            "up/status-400",
+            "up/never",
+            "dead/ok",
+            "nobody/ok",
+        ] {
             said += &gateway.chat(virtual_key, model, "hi").await.text();
         }
         for path in ["/v1/key", "/v1/models", "/metrics"] {
             said += &gateway.get(path, virtual_key).await.text();
         }
         for path in [
-            "/api/providers", "/api/providers/up", "/api/mcp-servers", "/api/mcp-servers/files", "/api/virtual-keys",
-            "/api/virtual-keys/app", "/api/export", "/api/status", "/api/logs", "/api/usage", "/api/budgets",
+            "/api/providers",
+            "/api/providers/up",
+            "/api/mcp-servers",
+            "/api/mcp-servers/files",
+            "/api/virtual-keys",
+            "/api/virtual-keys/app",
+            "/api/export",
+            "/api/status",
+            "/api/logs",
+            "/api/usage",
+            "/api/budgets",
             "/api/mcp-servers/files/tools",
         ] {
             let answer = gateway.get(path, admin).await;

@@ -29,7 +29,8 @@ fn root() -> PathBuf {
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap_or_else(|it| panic!("{}: {it}", folder.display())) {
+    for entry in std::fs::read_dir(folder).unwrap_or_else(|it| panic!("{}: {it}", folder.display()))
+    {
         let path = entry.expect("entry").path();
         if path.is_dir() {
             sources(&path, found);
@@ -41,14 +42,18 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 fn all_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in ["src", "cluster/src", "config/src", "domain/src", "llm/src", "storage/src", "tests/it"] {
+    for folder in
+        ["src", "cluster/src", "config/src", "domain/src", "llm/src", "storage/src", "tests/it"]
+    {
         sources(&root().join(folder), &mut found);
     }
     found
 }
 
 fn is_test(path: &Path) -> bool {
-    path.components().any(|it| it.as_os_str() == "tests" || it.as_os_str() == "tests.rs" || it.as_os_str() == "testing")
+    path.components().any(|it| {
+        it.as_os_str() == "tests" || it.as_os_str() == "tests.rs" || it.as_os_str() == "testing"
+    })
 }
 
 /// The module of the root crate that a file belongs to.
@@ -64,7 +69,8 @@ fn no_stage_names_a_later_one() {
     for path in all_sources().iter().filter(|it| !is_test(it)) {
         let Some(module) = module(path) else { continue };
         let text = std::fs::read_to_string(path).expect("source");
-        let later: &[&str] = STAGES.iter().position(|it| *it == module).map_or(&[], |at| &STAGES[at + 1..]);
+        let later: &[&str] =
+            STAGES.iter().position(|it| *it == module).map_or(&[], |at| &STAGES[at + 1..]);
         let forbidden = FORBIDDEN.iter().find(|it| it.0 == module).map_or(&[][..], |it| it.1);
         for (number, line) in text.lines().enumerate() {
             if line.trim_start().starts_with("//") {
@@ -72,9 +78,14 @@ fn no_stage_names_a_later_one() {
             }
             for other in later.iter().chain(forbidden) {
                 // `execute` settles what it ran; the others reach the end only through it.
-                let is_wanted = EXCEPTIONS.contains(&(module.as_str(), other)) || (module == "execute" && *other == "settle");
+                let is_wanted = EXCEPTIONS.contains(&(module.as_str(), other))
+                    || (module == "execute" && *other == "settle");
                 if !is_wanted && line.contains(&format!("crate::{other}::")) {
-                    wrong.push(format!("{}:{}: `{module}` names `{other}`", path.display(), number + 1));
+                    wrong.push(format!(
+                        "{}:{}: `{module}` names `{other}`",
+                        path.display(),
+                        number + 1
+                    ));
                 }
             }
         }
@@ -106,10 +117,24 @@ fn the_domain_has_no_clock_no_unordered_map_and_no_floats() {
     let mut found = Vec::new();
     sources(&root().join("domain/src"), &mut found);
     let mut wrong = Vec::new();
-    for path in found.iter().filter(|it| !is_test(it) && !it.ends_with("money.rs") && !it.ends_with("budget.rs")) {
+    for path in found
+        .iter()
+        .filter(|it| !is_test(it) && !it.ends_with("money.rs") && !it.ends_with("budget.rs"))
+    {
         let text = std::fs::read_to_string(path).expect("source");
-        for (number, line) in text.lines().enumerate().filter(|it| !it.1.trim_start().starts_with("//")) {
-            for word in ["HashMap", "HashSet", "SystemTime", "Instant::now", "f64", "f32", "async fn", "tokio"] {
+        for (number, line) in
+            text.lines().enumerate().filter(|it| !it.1.trim_start().starts_with("//"))
+        {
+            for word in [
+                "HashMap",
+                "HashSet",
+                "SystemTime",
+                "Instant::now",
+                "f64",
+                "f32",
+                "async fn",
+                "tokio",
+            ] {
                 if line.contains(word) {
                     wrong.push(format!("{}:{}: {word}", path.display(), number + 1));
                 }

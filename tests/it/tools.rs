@@ -90,14 +90,22 @@ fn explicit_execution_goes_from_the_models_call_to_the_message_to_append() {
             .header("x-althing-parent", reply.header("x-althing-request-id"))
             .json(&tool_call);
         let message = gateway.send(request).await;
-        assert_eq!((message.status, &message.json()["role"], &message.json()["tool_call_id"]), (200, &json!("tool"), &json!("call_abc")), "{}", message.text());
+        assert_eq!(
+            (message.status, &message.json()["role"], &message.json()["tool_call_id"]),
+            (200, &json!("tool"), &json!("call_abc")),
+            "{}",
+            message.text()
+        );
         assert!(message.text().contains("42"), "{}", message.text());
         let entry = until("the tool's record is there", async || {
             let logs = gateway.admin("GET", "/api/logs?kind=tool_call", None).await.json();
             logs["logs"].get(0).cloned()
         })
         .await;
-        assert_eq!((&entry["server"], &entry["tool"], &entry["status"]), (&json!("demo"), &json!("add"), &json!("ok")));
+        assert_eq!(
+            (&entry["server"], &entry["tool"], &entry["status"]),
+            (&json!("demo"), &json!("add"), &json!("ok"))
+        );
         assert_eq!(entry["parent"], reply.header("x-althing-request-id"));
         assert_eq!(entry["cost_usd"], "0.002");
         assert_eq!(entry["arguments_sha256"].as_str().expect("hash").len(), 64);
@@ -110,14 +118,20 @@ fn every_key_sees_and_calls_exactly_its_own_tools() {
     run(async {
         let (_upstream, gateway) = start().await;
         let all = listed(&gateway, "/mcp", ALL).await;
-        assert!(all.contains(&"demo-add".to_owned()) && all.contains(&"demo-multiply".to_owned()), "{all:?}");
+        assert!(
+            all.contains(&"demo-add".to_owned()) && all.contains(&"demo-multiply".to_owned()),
+            "{all:?}"
+        );
         assert_eq!(listed(&gateway, "/mcp", SOME).await, ["demo-multiply"]);
         assert_eq!(listed(&gateway, "/mcp", GROUP).await, ["demo-add"]);
         assert_eq!(listed(&gateway, "/mcp/sums", GROUP).await, ["demo-add"]);
         assert_eq!(listed(&gateway, "/mcp/sums?names=plain", GROUP).await, ["add"]);
-        let allowed = gateway.post("/v1/mcp/tool/execute", SOME, &call("demo-multiply", r#"{"a":6,"b":7}"#)).await;
+        let allowed = gateway
+            .post("/v1/mcp/tool/execute", SOME, &call("demo-multiply", r#"{"a":6,"b":7}"#))
+            .await;
         assert!(allowed.text().contains("42"), "{}", allowed.text());
-        let forbidden = gateway.post("/v1/mcp/tool/execute", SOME, &call("demo-add", r#"{"a":1,"b":2}"#)).await;
+        let forbidden =
+            gateway.post("/v1/mcp/tool/execute", SOME, &call("demo-add", r#"{"a":1,"b":2}"#)).await;
         let unknown = gateway.post("/v1/mcp/tool/execute", SOME, &call("demo-nothing", "{}")).await;
         assert_eq!((forbidden.status, unknown.status), (404, 404));
         assert_eq!(forbidden.json()["error"]["code"], unknown.json()["error"]["code"]);
@@ -131,10 +145,19 @@ fn every_key_sees_and_calls_exactly_its_own_tools() {
 fn arguments_that_do_not_fit_the_schema_are_refused_with_their_path() {
     run(async {
         let (_upstream, gateway) = start().await;
-        let answer = gateway.post("/v1/mcp/tool/execute", ALL, &call("demo-add", r#"{"a":"two","b":40}"#)).await;
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("arguments_invalid")), "{}", answer.text());
+        let answer = gateway
+            .post("/v1/mcp/tool/execute", ALL, &call("demo-add", r#"{"a":"two","b":40}"#))
+            .await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (400, &json!("arguments_invalid")),
+            "{}",
+            answer.text()
+        );
         assert!(answer.text().contains('a'), "{}", answer.text());
-        let doubled = gateway.post("/v1/mcp/tool/execute", ALL, &call("demo-add", r#"{"a":1,"a":2,"b":40}"#)).await;
+        let doubled = gateway
+            .post("/v1/mcp/tool/execute", ALL, &call("demo-add", r#"{"a":1,"a":2,"b":40}"#))
+            .await;
         assert_eq!(doubled.status, 400, "{}", doubled.text());
     });
 }
@@ -157,7 +180,8 @@ fn an_idempotency_key_runs_a_call_once() {
         let other = gateway.send(send(r#"{"a":5,"b":2}"#)).await;
         assert_eq!(other.status, 409, "{}", other.text());
         let records = until("one record", async || {
-            let logs = gateway.admin("GET", "/api/logs?kind=tool_call&status=ok", None).await.json();
+            let logs =
+                gateway.admin("GET", "/api/logs?kind=tool_call&status=ok", None).await.json();
             logs["logs"].as_array().filter(|it| !it.is_empty()).map(Vec::len)
         })
         .await;
@@ -171,7 +195,13 @@ fn a_server_that_is_down_delays_nobody_and_says_why() {
         let (_upstream, gateway) = start().await;
         let status = gateway.admin("GET", "/api/status", None).await.text();
         assert!(status.contains("gone"), "{status}");
-        assert_eq!(gateway.post("/v1/mcp/tool/execute", ALL, &call("demo-add", r#"{"a":2,"b":40}"#)).await.status, 200);
+        assert_eq!(
+            gateway
+                .post("/v1/mcp/tool/execute", ALL, &call("demo-add", r#"{"a":2,"b":40}"#))
+                .await
+                .status,
+            200
+        );
     });
 }
 
@@ -182,9 +212,15 @@ fn a_stdio_servers_whole_group_ends_with_a_gateway_that_is_killed() {
         let marker = gateway.dir.path().join("data").display().to_string();
         let gateway_pid = gateway.child.id().expect("runs");
         let descendants = descendants_of(gateway_pid);
-        assert!(!descendants.is_empty(), "the demo server runs as a child of {gateway_pid} ({marker})");
+        assert!(
+            !descendants.is_empty(),
+            "the demo server runs as a child of {gateway_pid} ({marker})"
+        );
         gateway.kill().await;
-        until("every descendant has ended", async || descendants.iter().all(|it| !is_alive(*it)).then_some(())).await;
+        until("every descendant has ended", async || {
+            descendants.iter().all(|it| !is_alive(*it)).then_some(())
+        })
+        .await;
     });
 }
 
@@ -198,9 +234,13 @@ fn descendants_of(root: u32) -> Vec<u32> {
     while let Some(parent) = all.get(at).copied() {
         at += 1;
         for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|it| it.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|it| it.parse::<u32>().ok()) else {
+                continue;
+            };
             let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            let is_child = stat.rsplit_once(") ").and_then(|it| it.1.split(' ').nth(1)?.parse::<u32>().ok()) == Some(parent);
+            let is_child =
+                stat.rsplit_once(") ").and_then(|it| it.1.split(' ').nth(1)?.parse::<u32>().ok())
+                    == Some(parent);
             if is_child && !all.contains(&pid) {
                 all.push(pid);
             }

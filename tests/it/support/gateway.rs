@@ -10,100 +10,122 @@ use tokio::process::{Child, Command};
 
 use super::PATIENCE;
 
-pub const ADMIN: &str = "al-admin-for-tests-only";
+pub(crate) const ADMIN: &str = "al-admin-for-tests-only";
 
 /// A running gateway; dropping it kills it.
-pub struct Gateway {
-    pub url: String,
-    pub child: Child,
-    pub dir: tempfile::TempDir,
-    pub http: reqwest::Client,
+pub(crate) struct Gateway {
+    pub(crate) url: String,
+    pub(crate) child: Child,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) http: reqwest::Client,
     yaml: String,
 }
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
-    pub body: bytes::Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: bytes::Bytes,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|it| panic!("{it}: {} {}", self.status, String::from_utf8_lossy(&self.body)))
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|it| {
+            panic!("{it}: {} {}", self.status, String::from_utf8_lossy(&self.body))
+        })
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |it| it.to_str().expect("header"))
     }
 }
 
 impl Gateway {
     /// Starts one with a configuration; the address, data and admin key are added.
-    pub async fn start(yaml: &str) -> Self {
+    pub(crate) async fn start(yaml: &str) -> Self {
         let dir = tempfile::tempdir().expect("folder");
         let (child, url) = spawn(dir.path(), yaml, &[]).await;
         Self { url, child, dir, http: client(), yaml: yaml.to_owned() }
     }
 
     /// Starts one and expects that it refuses to: its exit code and what it says.
-    pub async fn refuses(dir: &Path, yaml: &str) -> (Option<i32>, String) {
+    pub(crate) async fn refuses(dir: &Path, yaml: &str) -> (Option<i32>, String) {
         let file = configuration(dir, yaml);
-        let output = command(dir, &file).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).output();
-        let output = tokio::time::timeout(PATIENCE, output).await.expect("it ends").expect("it runs");
+        let output = command(dir, &file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .output();
+        let output =
+            tokio::time::timeout(PATIENCE, output).await.expect("it ends").expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// As `kill -9` does.
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.child.kill().await.expect("kill");
     }
 
     /// Starts it again on the same data.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         let (child, url) = spawn(self.dir.path(), &self.yaml, &[]).await;
         (self.child, self.url) = (child, url);
     }
 
     /// Asks it to end, and waits.
-    pub async fn terminate(&mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id().expect("runs")).expect("pid")).expect("pid");
+    pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_raw(
+            i32::try_from(self.child.id().expect("runs")).expect("pid"),
+        )
+        .expect("pid");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal");
-        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("status");
+        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it ends")
+            .expect("status");
         status.code()
     }
 
-    pub fn at(&self, path: &str) -> String {
+    pub(crate) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.bytes().await.expect("a whole body");
         Answer { status, headers, body }
     }
 
-    pub async fn post(&self, path: &str, key: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, key: &str, body: &Value) -> Answer {
         self.send(self.http.post(self.at(path)).bearer_auth(key).json(body)).await
     }
 
-    pub async fn post_raw(&self, path: &str, key: &str, body: impl Into<reqwest::Body>) -> Answer {
-        let request = self.http.post(self.at(path)).bearer_auth(key).header("content-type", "application/json").body(body);
+    pub(crate) async fn post_raw(
+        &self,
+        path: &str,
+        key: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let request = self
+            .http
+            .post(self.at(path))
+            .bearer_auth(key)
+            .header("content-type", "application/json")
+            .body(body);
         self.send(request).await
     }
 
-    pub async fn get(&self, path: &str, key: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str, key: &str) -> Answer {
         self.send(self.http.get(self.at(path)).bearer_auth(key)).await
     }
 
-    pub async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+    pub(crate) async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("method");
         let mut request = self.http.request(method, self.at(path)).bearer_auth(ADMIN);
         if let Some(body) = body {
@@ -112,13 +134,13 @@ impl Gateway {
         self.send(request).await
     }
 
-    pub async fn chat(&self, key: &str, model: &str, text: &str) -> Answer {
+    pub(crate) async fn chat(&self, key: &str, model: &str, text: &str) -> Answer {
         let body = serde_json::json!({ "model": model, "messages": [{ "role": "user", "content": text }] });
         self.post("/v1/chat/completions", key, &body).await
     }
 }
 
-pub fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().timeout(PATIENCE * 2).build().expect("client")
 }
 
@@ -132,7 +154,9 @@ fn configuration(dir: &Path, yaml: &str) -> PathBuf {
         all.push_str(&format!("admin: {{ key: {ADMIN} }}\n"));
     }
     all.push_str(yaml);
-    std::fs::File::create(&file).and_then(|mut it| it.write_all(all.as_bytes())).expect("configuration");
+    std::fs::File::create(&file)
+        .and_then(|mut it| it.write_all(all.as_bytes()))
+        .expect("configuration");
     file
 }
 
@@ -144,7 +168,8 @@ fn command(dir: &Path, file: &Path) -> Command {
 
 async fn spawn(dir: &Path, yaml: &str, environment: &[(&str, &str)]) -> (Child, String) {
     let file = configuration(dir, yaml);
-    let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("log");
+    let log =
+        std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("log");
     let mut child = command(dir, &file)
         .envs(environment.iter().copied())
         .stdout(Stdio::piped())

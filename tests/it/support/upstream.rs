@@ -25,35 +25,34 @@ type Body = UnsyncBoxBody<Bytes, Failure>;
 
 /// What a request was.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub path: String,
-    pub headers: http::HeaderMap,
-    pub raw: Bytes,
-    pub body: Value,
+pub(crate) struct Seen {
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) raw: Bytes,
+    pub(crate) body: Value,
 }
 
 /// The upstream. It ends with the test's runtime.
-pub struct Upstream {
-    pub address: SocketAddr,
-    pub books: Arc<Books>,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    pub(crate) books: Arc<Books>,
 }
 
 /// What it saw, and what it charges.
 #[derive(Default)]
-pub struct Books {
-    pub seen: Mutex<Vec<Seen>>,
-    pub input_tokens: AtomicU64,
-    pub output_tokens: AtomicU64,
-    pub answered: AtomicU64,
+pub(crate) struct Books {
+    pub(crate) seen: Mutex<Vec<Seen>>,
+    pub(crate) input_tokens: AtomicU64,
+    pub(crate) output_tokens: AtomicU64,
+    pub(crate) answered: AtomicU64,
     /// Requests whose connection went away before they were answered.
-    pub abandoned: AtomicU64,
+    pub(crate) abandoned: AtomicU64,
 }
 
-pub const INPUT: u64 = 11;
-pub const OUTPUT: u64 = 7;
+pub(crate) const INPUT: u64 = 11;
+pub(crate) const OUTPUT: u64 = 7;
 
 impl Upstream {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let books = Arc::new(Books::default());
@@ -64,7 +63,9 @@ impl Upstream {
                 tokio::spawn(async move {
                     let service = service_fn(move |request| serve(Arc::clone(&books), request));
                     // A gateway that cancels breaks the connection: that is what some tests want.
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(socket), service)
+                        .await;
                 });
             }
         });
@@ -72,10 +73,12 @@ impl Upstream {
     }
 
     /// Providers of all three dialects, each with every model priced at $1 and $2 a million.
-    pub fn providers(&self) -> String {
+    pub(crate) fn providers(&self) -> String {
         let address = self.address;
         let price = r#"{ input_usd_per_million: "1", output_usd_per_million: "2" }"#;
-        let prices = format!("{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, slow-50: {price}, long: {price}, endless: {price} }}");
+        let prices = format!(
+            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, slow-50: {price}, long: {price}, endless: {price} }}"
+        );
         format!(
             r#"
 providers:
@@ -86,11 +89,11 @@ providers:
         )
     }
 
-    pub fn last(&self) -> Seen {
+    pub(crate) fn last(&self) -> Seen {
         self.books.seen.lock().last().cloned().expect("a request")
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.books.seen.lock().len()
     }
 }
@@ -106,17 +109,15 @@ impl Drop for Watch {
     }
 }
 
-async fn serve(books: Arc<Books>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn serve(
+    books: Arc<Books>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let raw = body.collect().await.map(|it| it.to_bytes()).unwrap_or_default();
     let body: Value = serde_json::from_slice(&raw).unwrap_or_default();
     let path = parts.uri.path().to_owned();
-    books.seen.lock().push(Seen {
-        path: parts.uri.to_string(),
-        headers: parts.headers,
-        raw,
-        body: body.clone(),
-    });
+    books.seen.lock().push(Seen { headers: parts.headers, raw, body: body.clone() });
     let mut watch = Watch(Arc::clone(&books), false);
     let model = body["model"].as_str().map_or_else(|| gemini_model(&path), str::to_owned);
     if let Some(ms) = model.strip_prefix("slow-").and_then(|it| it.parse().ok()) {
@@ -125,7 +126,11 @@ async fn serve(books: Arc<Books>, request: Request<Incoming>) -> Result<Response
     let response = match model.as_str() {
         "never" => std::future::pending().await,
         "garbage" => plain(StatusCode::OK, "text/html", "<html>not json"),
-        "big" => plain(StatusCode::OK, "application/json", &format!("{{\"x\":\"{}\"}}", "a".repeat(70 << 20))),
+        "big" => plain(
+            StatusCode::OK,
+            "application/json",
+            &format!("{{\"x\":\"{}\"}}", "a".repeat(70 << 20)),
+        ),
         it if it.starts_with("status-") => {
             let status = StatusCode::from_bytes(&it.as_bytes()[7..]).expect("status");
             let body = json!({ "error": { "message": format!("upstream says {it}; key sk-upstream-openai"), "type": "test_error", "code": "scripted" } });
@@ -139,17 +144,24 @@ async fn serve(books: Arc<Books>, request: Request<Incoming>) -> Result<Response
 }
 
 fn gemini_model(path: &str) -> String {
-    path.rsplit_once("/models/").and_then(|it| it.1.split_once(':')).map_or_else(String::new, |it| it.0.to_owned())
+    path.rsplit_once("/models/")
+        .and_then(|it| it.1.split_once(':'))
+        .map_or_else(String::new, |it| it.0.to_owned())
 }
 
 fn plain(status: StatusCode, kind: &str, text: &str) -> Response<Body> {
-    let body = Full::new(Bytes::from(text.to_owned())).map_err(|never| match never {}).boxed_unsync();
+    let body =
+        Full::new(Bytes::from(text.to_owned())).map_err(|never| match never {}).boxed_unsync();
     Response::builder().status(status).header("content-type", kind).body(body).expect("response")
 }
 
 fn answer(books: &Books, path: &str, body: &Value, model: &str) -> Response<Body> {
     let streams = body["stream"] == true || path.ends_with("streamGenerateContent");
-    let output = if model == "long" { body["max_tokens"].as_u64().or(body["max_completion_tokens"].as_u64()).unwrap_or(400) } else { OUTPUT };
+    let output = if model == "long" {
+        body["max_tokens"].as_u64().or(body["max_completion_tokens"].as_u64()).unwrap_or(400)
+    } else {
+        OUTPUT
+    };
     if model != "cut" && model != "stall" {
         books.input_tokens.fetch_add(INPUT, Ordering::SeqCst);
         books.output_tokens.fetch_add(output, Ordering::SeqCst);
@@ -162,23 +174,40 @@ fn answer(books: &Books, path: &str, body: &Value, model: &str) -> Response<Body
     } else if path.contains("enerateContent") {
         (gemini_events(model, calls.as_deref()), gemini(model, calls.as_deref()))
     } else if path.ends_with("/embeddings") {
-        (Vec::new(), json!({ "object": "list", "model": model, "data": [{ "object": "embedding", "index": 0, "embedding": [0.25, -0.5] }], "usage": { "prompt_tokens": 3, "total_tokens": 3 } }))
+        (
+            Vec::new(),
+            json!({ "object": "list", "model": model, "data": [{ "object": "embedding", "index": 0, "embedding": [0.25, -0.5] }], "usage": { "prompt_tokens": 3, "total_tokens": 3 } }),
+        )
     } else if path.ends_with("EmbedContents") {
         (Vec::new(), json!({ "embeddings": [{ "values": [0.25, -0.5] }] }))
     } else if path.ends_with("/count_tokens") {
         (Vec::new(), json!({ "input_tokens": 42 }))
     } else {
-        return plain(StatusCode::NOT_FOUND, "application/json", r#"{"error":{"message":"no such path"}}"#);
+        return plain(
+            StatusCode::NOT_FOUND,
+            "application/json",
+            r#"{"error":{"message":"no such path"}}"#,
+        );
     };
-    if streams { streamed(events, model) } else { plain(StatusCode::OK, "application/json", &whole.to_string()) }
+    if streams {
+        streamed(events, model)
+    } else {
+        plain(StatusCode::OK, "application/json", &whole.to_string())
+    }
 }
 
 /// The name of the first tool, where one is offered and none was answered yet.
 fn wants_tool(body: &Value) -> Option<String> {
     let text = body.to_string();
-    let is_answered = ["\"tool_call_id\"", "\"tool_result\"", "\"functionResponse\"", "function_call_output"].iter().any(|it| text.contains(it));
+    let is_answered =
+        ["\"tool_call_id\"", "\"tool_result\"", "\"functionResponse\"", "function_call_output"]
+            .iter()
+            .any(|it| text.contains(it));
     let tool = &body["tools"][0];
-    let name = tool["function"]["name"].as_str().or(tool["name"].as_str()).or(tool["functionDeclarations"][0]["name"].as_str())?;
+    let name = tool["function"]["name"]
+        .as_str()
+        .or(tool["name"].as_str())
+        .or(tool["functionDeclarations"][0]["name"].as_str())?;
     (!is_answered).then(|| name.to_owned())
 }
 
@@ -201,14 +230,21 @@ fn streamed(events: Vec<String>, model: &str) -> Response<Body> {
         tokio::time::sleep(Duration::from_millis(2)).await;
         Some((Ok(Frame::data(Bytes::from(piece))), (events, at + 1)))
     });
-    Response::builder().header("content-type", "text/event-stream").body(StreamBody::new(pieces).boxed_unsync()).expect("response")
+    Response::builder()
+        .header("content-type", "text/event-stream")
+        .body(StreamBody::new(pieces).boxed_unsync())
+        .expect("response")
 }
 
 fn openai(model: &str, tool: Option<&str>, output: u64) -> Value {
     let message = match tool {
-        Some(name) => json!({ "role": "assistant", "content": null, "refusal": null, "tool_calls": [
-            { "id": "call_abc", "type": "function", "function": { "name": name, "arguments": "{\"a\":2,\"b\":40}" } }] }),
-        None => json!({ "role": "assistant", "content": "Hello from the upstream.", "refusal": null }),
+        Some(name) => {
+            json!({ "role": "assistant", "content": null, "refusal": null, "tool_calls": [
+            { "id": "call_abc", "type": "function", "function": { "name": name, "arguments": "{\"a\":2,\"b\":40}" } }] })
+        }
+        None => {
+            json!({ "role": "assistant", "content": "Hello from the upstream.", "refusal": null })
+        }
     };
     let finish = if tool.is_some() { "tool_calls" } else { "stop" };
     json!({
@@ -227,7 +263,10 @@ fn openai_events(model: &str, tool: Option<&str>, request: &Value) -> Vec<String
     if let Some(name) = tool {
         chunks.push(chunk(json!({ "tool_calls": [{ "index": 0, "id": "call_abc", "type": "function", "function": { "name": name, "arguments": "" } }] }), Value::Null));
         for piece in ["{\"a\":2", ",\"b\":40}"] {
-            chunks.push(chunk(json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] }), Value::Null));
+            chunks.push(chunk(
+                json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] }),
+                Value::Null,
+            ));
         }
     } else {
         for piece in ["Hello ", "from the ", "upstream."] {
@@ -248,7 +287,9 @@ fn openai_events(model: &str, tool: Option<&str>, request: &Value) -> Vec<String
 
 fn anthropic(model: &str, tool: Option<&str>) -> Value {
     let content = match tool {
-        Some(name) => json!({ "type": "tool_use", "id": "toolu_abc", "name": name, "input": { "a": 2, "b": 40 } }),
+        Some(name) => {
+            json!({ "type": "tool_use", "id": "toolu_abc", "name": name, "input": { "a": 2, "b": 40 } })
+        }
         None => json!({ "type": "text", "text": "Hello from the upstream." }),
     };
     json!({
@@ -280,7 +321,10 @@ fn anthropic_events(model: &str, tool: Option<&str>) -> Vec<String> {
     let stop = if tool.is_some() { "tool_use" } else { "end_turn" };
     events.push(json!({ "type": "message_delta", "delta": { "stop_reason": stop, "stop_sequence": null }, "usage": { "output_tokens": OUTPUT } }));
     events.push(json!({ "type": "message_stop" }));
-    events.iter().map(|it| format!("event: {}\ndata: {it}\n\n", it["type"].as_str().expect("type"))).collect()
+    events
+        .iter()
+        .map(|it| format!("event: {}\ndata: {it}\n\n", it["type"].as_str().expect("type")))
+        .collect()
 }
 
 fn gemini_usage() -> Value {
@@ -303,7 +347,8 @@ fn gemini_events(model: &str, tool: Option<&str>) -> Vec<String> {
         return vec![format!("data: {}\r\n\r\n", gemini(model, tool))];
     }
     let piece = |text: &str| json!({ "candidates": [{ "content": { "role": "model", "parts": [{ "text": text }] }, "index": 0 }], "modelVersion": model, "responseId": "resp_1" });
-    let mut events: Vec<Value> = ["Hello ", "from the ", "upstream."].iter().map(|it| piece(it)).collect();
+    let mut events: Vec<Value> =
+        ["Hello ", "from the ", "upstream."].iter().map(|it| piece(it)).collect();
     if let Some(last) = events.last_mut() {
         last["candidates"][0]["finishReason"] = json!("STOP");
         last["usageMetadata"] = gemini_usage();
