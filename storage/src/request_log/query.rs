@@ -287,7 +287,8 @@ struct Clauses {
 impl Clauses {
     fn of(filter: &Filter, cursor: Option<&Cursor>) -> Self {
         let mut it = Self::default();
-        it.number("at >=", filter.from_ms);
+        // Always there: without a bound on the time, the whole day is scanned and sorted.
+        it.number("at >=", Some(filter.from_ms.unwrap_or(0)));
         it.number("at <", filter.to_ms);
         it.number("latency_ms >=", filter.latency_ms_min);
         it.number("cost >=", filter.cost_nano_usd_min);
@@ -350,16 +351,19 @@ impl Clauses {
         count: usize,
         out: &mut Vec<Entry>,
     ) -> rusqlite::Result<()> {
-        let wanted = if self.terms.is_empty() { "1".to_owned() } else { self.terms.join(" AND ") };
-        let order = "ORDER BY at DESC, node DESC, id DESC";
-        let sql = format!("SELECT {COLUMNS} FROM records WHERE {wanted} {order} LIMIT {count}");
-        let mut statement = connection.prepare(&sql)?;
+        let mut statement = connection.prepare(&self.sql(count))?;
         let mut rows = statement.query(params_from_iter(&self.values))?;
         while let Some(row) = rows.next()? {
             let (record, has_bodies) = read_row(row)?;
             out.push(Entry { record, has_bodies });
         }
         Ok(())
+    }
+
+    fn sql(&self, count: usize) -> String {
+        let wanted = self.terms.join(" AND ");
+        let order = "ORDER BY at DESC, node DESC, id DESC";
+        format!("SELECT {COLUMNS} FROM records WHERE {wanted} {order} LIMIT {count}")
     }
 }
 
@@ -373,3 +377,6 @@ fn escape_like(text: &str) -> String {
     }
     escaped
 }
+
+#[cfg(test)]
+mod tests;
