@@ -97,8 +97,8 @@ pub enum Paths {
 /// The version of Azure's paths by deployment: its last one for general use.
 const AZURE_API_VERSION: &str = "2024-10-21";
 
-/// OpenAI's dialect as nearly everybody else has it.
-static COMPATIBLE_OPENAI: OpenAi = OpenAi { quirks: Quirks::COMPATIBLE };
+/// OpenAI's dialect as nobody knows who has it.
+static COMPATIBLE_OPENAI: OpenAi = OpenAi { quirks: Quirks::UNKNOWN };
 
 const fn is_openai(dialect: &str) -> bool {
     matches!(dialect.as_bytes(), b"openai")

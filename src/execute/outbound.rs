@@ -141,8 +141,7 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
 fn bound_output(inbound: &Inbound<'_>, vendor: &Vendor, most: u64, rewrite: &mut Rewrite<'_>) {
     match inbound.op {
         Op::Chat => {
-            let field = vendor.quirks().max_tokens_field();
-            rewrite.set(field, most.to_string());
+            vendor.quirks().bound_output(&inbound.scan, most, rewrite);
         }
         Op::Responses => {
             rewrite.set(Field::MaxOutputTokens, most.to_string());

@@ -20,7 +20,7 @@ mod stream;
 mod upstream;
 
 pub use quirks::{
-    CacheControl, Extra, MaxTokens, Quirks, ReasoningBack, ReasoningField, StreamUsage,
+    CacheControl, Extra, MaxTokens, Passing, Quirks, ReasoningBack, ReasoningField, StreamUsage,
 };
 
 pub(crate) use reply::flat_citations;

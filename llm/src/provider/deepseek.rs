@@ -1,7 +1,7 @@
 //! `DeepSeek`.
 
 use super::{Auth, Paths, Vendor};
-use crate::dialect::openai::{OpenAi, Quirks, ReasoningField};
+use crate::dialect::openai::{OpenAi, Quirks, ReasoningBack, ReasoningField};
 
 pub(super) static VENDOR: Vendor = Vendor {
     name: "deepseek",
@@ -13,6 +13,11 @@ pub(super) static VENDOR: Vendor = Vendor {
     serves_any: false,
     paths: Paths::Plain,
     openai: Some(&OpenAi {
-        quirks: Quirks { reasoning: ReasoningField::None, ..Quirks::COMPATIBLE },
+        quirks: Quirks {
+            reasoning: ReasoningField::None,
+            // Between a call and its result it wants its reasoning back; elsewhere it takes no notice.
+            reasoning_back: ReasoningBack::Content,
+            ..Quirks::COMPATIBLE
+        },
     }),
 };

@@ -22,6 +22,17 @@ pub struct Quirks {
     /// Whether OpenAI's own later additions are known: the `developer` role, and fields such as `verbosity`,
     /// `prompt_cache_key` and `service_tier`.
     pub additions: Extra,
+    /// What becomes of a body that passes.
+    pub passing: Passing,
+}
+
+/// What becomes of a body that passes, written by a caller who speaks OpenAI's dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passing {
+    /// It is adapted: what the vendor is known to refuse is said in its words.
+    Adapted,
+    /// It passes as it is: nobody knows what the server takes, and the caller may.
+    AsIs,
 }
 
 /// The field for the most output tokens.
@@ -92,7 +103,11 @@ impl Quirks {
         cache_control: CacheControl::Implicit,
         top_k: Extra::Unknown,
         additions: Extra::Known,
+        passing: Passing::Adapted,
     };
+
+    /// A server that nobody knows: asked in the words that nearly everybody takes, and passed to as it is.
+    pub const UNKNOWN: Self = Self { passing: Passing::AsIs, ..Self::COMPATIBLE };
 
     /// What nearly everybody else has in common.
     pub const COMPATIBLE: Self = Self {
@@ -103,6 +118,7 @@ impl Quirks {
         cache_control: CacheControl::Implicit,
         top_k: Extra::Unknown,
         additions: Extra::Unknown,
+        passing: Passing::Adapted,
     };
 
     /// The field for the most output tokens.
@@ -114,10 +130,27 @@ impl Quirks {
         }
     }
 
+    /// Bounds the output of a body that passes: every field that says a bound is set, since servers differ in which
+    /// of two they heed, and this vendor's own where there is none. After [`Quirks::adapt`].
+    pub fn bound_output(&self, scan: &Scan, most: u64, rewrite: &mut Rewrite<'_>) {
+        let mut is_said = false;
+        for field in [Field::MaxTokens, Field::MaxCompletionTokens] {
+            if scan.present(field).is_some() {
+                is_said = true;
+                rewrite.set(field, most.to_string());
+            }
+        }
+        if !is_said || (self.passing == Passing::Adapted && self.max_tokens == MaxTokens::MaxTokens)
+        {
+            rewrite.set(self.max_tokens_field(), most.to_string());
+        }
+    }
+
     /// Adds to `rewrite` what a body in OpenAI's dialect needs so that this vendor takes it: the field for the most
     /// output tokens renamed, usage asked for at the end of a stream where that takes asking.
     pub fn adapt(&self, scan: &Scan, body: &[u8], rewrite: &mut Rewrite<'_>) {
         let (from, to) = match self.max_tokens {
+            _ if self.passing == Passing::AsIs => (None, Field::MaxTokens),
             // OpenAI's older models take both names; only its servers tell them apart.
             MaxTokens::MaxCompletionTokens => (None, Field::MaxCompletionTokens),
             MaxTokens::MaxTokens => (scan.present(Field::MaxCompletionTokens), Field::MaxTokens),
@@ -143,6 +176,8 @@ impl Quirks {
     /// be read and written anew. Errs towards yes.
     #[must_use]
     pub fn must_translate(&self, body: &[u8]) -> bool {
-        self.additions == Extra::Unknown && memmem::find(body, b"\"developer\"").is_some()
+        self.passing == Passing::Adapted
+            && self.additions == Extra::Unknown
+            && memmem::find(body, b"\"developer\"").is_some()
     }
 }

@@ -516,8 +516,41 @@ fn a_passing_body_is_adapted_to_a_vendor() {
     };
     assert_eq!(adapt(quirks, body), r#"{"model":"m","stream":true,"max_tokens":5}"#);
     assert_eq!(adapt(quirks, r#"{"stream_options":{},"a":1}"#), r#"{"a":1}"#);
+    let unknown = r#"{"max_completion_tokens":5,"messages":[{"role":"developer"}]}"#;
+    assert_eq!(
+        adapt(Quirks::UNKNOWN, unknown),
+        unknown,
+        "a server that nobody knows is passed to as it is"
+    );
+    assert!(!Quirks::UNKNOWN.must_translate(unknown.as_bytes()));
     assert!(Quirks::COMPATIBLE.must_translate(br#"{"messages":[{"role":"developer"}]}"#));
     assert!(!Quirks::OPENAI.must_translate(br#"{"messages":[{"role":"developer"}]}"#));
+}
+
+#[test]
+fn a_passing_body_is_bounded_whichever_field_its_server_heeds() {
+    let bounded = |quirks: Quirks, body: &str| {
+        let scan = scan(body.as_bytes()).unwrap();
+        let mut rewrite = Rewrite::new(&scan);
+        quirks.adapt(&scan, body.as_bytes(), &mut rewrite);
+        quirks.bound_output(&scan, 7, &mut rewrite);
+        String::from_utf8(rewrite.apply(body.as_bytes())).unwrap()
+    };
+    let (old, new) = (r#"{"max_tokens":90}"#, r#"{"max_completion_tokens":90}"#);
+    let both = r#"{"max_tokens":90,"max_completion_tokens":80}"#;
+    for (quirks, body, expected) in [
+        (Quirks::OPENAI, "{}", r#"{"max_completion_tokens":7}"#),
+        (Quirks::OPENAI, old, r#"{"max_tokens":7}"#),
+        (Quirks::OPENAI, new, r#"{"max_completion_tokens":7}"#),
+        (Quirks::COMPATIBLE, "{}", r#"{"max_tokens":7}"#),
+        (Quirks::COMPATIBLE, new, r#"{"max_tokens":7}"#),
+        (Quirks::COMPATIBLE, both, r#"{"max_tokens":7}"#),
+        (Quirks::UNKNOWN, new, r#"{"max_completion_tokens":7}"#),
+        (Quirks::UNKNOWN, both, r#"{"max_tokens":7,"max_completion_tokens":7}"#),
+        (Quirks::UNKNOWN, "{}", r#"{"max_tokens":7}"#),
+    ] {
+        assert_eq!(bounded(quirks, body), expected, "{body}");
+    }
 }
 
 #[test]
