@@ -279,7 +279,7 @@ fn federation(
         guard: GuardProgram {
             // The path of the running program; where the system does not say, the name it was installed under.
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("althing")),
-            arguments: vec!["stdio-guard".into(), "--".into()],
+            arguments: vec!["stdio-guard".into()],
         },
         limits,
     })
