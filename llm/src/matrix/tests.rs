@@ -1,3 +1,4 @@
+use proptest::prelude::{ProptestConfig, any, prop, proptest};
 use serde_json::{Value, json};
 
 use super::{VENDORS, Vendor, gist, pairs, said};
@@ -5,7 +6,7 @@ use crate::chat::{Block, Reply};
 use crate::dialect::{Dialect, Failure, Gemini, openai};
 use crate::seal;
 use crate::sse;
-use crate::testing::{context, decode_stream, encode_stream, fold};
+use crate::testing::{any_json, context, decode_stream, encode_stream, fold, server_events, spoil};
 
 fn parse(bytes: impl AsRef<[u8]>) -> Value {
     serde_json::from_slice(bytes.as_ref()).unwrap()
@@ -417,6 +418,52 @@ fn tokens_are_counted_across_dialects() {
             let counted =
                 to.dialect().decode_count_reply(&to.dialect().encode_count_reply(7)).unwrap();
             assert_eq!(counted, 7);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn noise_from_anyone_makes_nobody_panic(which in any::<prop::sample::Index>(), by in prop::option::of(any_json())) {
+        let at = which.index(1 << 16);
+        for (from, to) in pairs() {
+            let (from_dialect, to_dialect) = (from.dialect(), to.dialect());
+            let asked = spoil(parse(from.request), at, by.clone()).to_string();
+            if let Ok(mut request) = from_dialect.decode_request(asked.as_bytes(), Some("m"), false) {
+                request.model = to.model.to_owned();
+                if let Ok(wire) = to_dialect.encode_request(&request) {
+                    parse(&wire.body);
+                    let _ = to_dialect.decode_request(&wire.body, Some("m"), false);
+                }
+            }
+            let replied = spoil(parse(from.reply), at, by.clone()).to_string();
+            if let Ok(reply) = from_dialect.decode_reply(replied.as_bytes()) {
+                let body = to_dialect.encode_reply(&reply, &context());
+                parse(&body);
+                let _ = to_dialect.decode_reply(&body);
+            }
+            let mut decoder = from_dialect.stream_decoder();
+            let mut events = Vec::new();
+            let all = server_events(from.stream);
+            for (place, (name, data)) in all.iter().enumerate() {
+                let data = match serde_json::from_str(data) {
+                    Ok(value) if place == at % all.len() => spoil(value, at / all.len(), by.clone()).to_string(),
+                    _ => data.clone(),
+                };
+                let _ = decoder.push(name.as_deref(), &data, &mut events);
+            }
+            let _ = decoder.finish(&mut events);
+            let mut encoder = to_dialect.stream_encoder(&context());
+            let mut out = Vec::new();
+            events.iter().for_each(|event| encoder.encode(event, &mut out));
+            encoder.cut(&mut out);
+            let (mut decoder, mut events) = (to_dialect.stream_decoder(), Vec::new());
+            for (name, data) in server_events(std::str::from_utf8(&out).unwrap()) {
+                assert!(data == "[DONE]" || serde_json::from_str::<Value>(&data).is_ok(), "{data}");
+                let _ = decoder.push(name.as_deref(), &data, &mut events);
+            }
         }
     }
 }

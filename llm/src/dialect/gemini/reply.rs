@@ -168,6 +168,13 @@ pub(super) fn encode(reply: &Reply, context: &ReplyContext) -> Vec<u8> {
             candidate
         })
         .collect();
+    // A vendor that said nothing at all: to Google's clients a reply without candidates is a blocked prompt.
+    let nothing = || {
+        vec![
+            json!({"content": {"parts": [], "role": "model"}, "finishReason": "OTHER", "index": 0}),
+        ]
+    };
+    let candidates = if candidates.is_empty() { nothing() } else { candidates };
     let body = json!({
         "candidates": candidates,
         "usageMetadata": usage_words(&reply.usage),
