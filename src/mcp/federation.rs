@@ -97,6 +97,8 @@ pub struct Limits {
     pub refresh_every: Duration,
     /// How often a silent server is checked.
     pub health_every: Duration,
+    /// How long the answer to a check may take.
+    pub health_timeout: Duration,
     /// How long calls in flight are waited for when their server is changed, removed or shut down.
     pub drain: Duration,
     /// The first pause before a lost server is tried again; doubled up to `backoff_max`, with jitter.
@@ -114,6 +116,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(120),
             refresh_every: Duration::from_secs(300),
             health_every: Duration::from_secs(30),
+            health_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(30),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(60),
@@ -231,14 +234,18 @@ impl Federation {
             let before = self.inner.servers.load_full();
             let mut after: Vec<Arc<Server>> = Vec::with_capacity(servers.len());
             for spec in servers {
-                let old = before.iter().find(|it| it.spec().name == spec.name);
+                let old = before.iter().find(|it| *it.name() == spec.name);
                 match old {
                     Some(old) if is_same_link(&old.spec(), spec) => {
                         old.adopt(Arc::clone(spec));
                         after.push(Arc::clone(old));
                     }
                     _ => {
-                        let server = Server::new(Arc::clone(spec), &self.inner.context.options);
+                        let server = Server::new(
+                            Arc::clone(spec),
+                            &self.inner.context.options,
+                            old.map(AsRef::as_ref),
+                        );
                         started.push(Arc::clone(&server));
                         after.push(server);
                     }
@@ -280,16 +287,27 @@ impl Federation {
     ///
     /// [`CallError`] says what is known of the call's fate.
     pub async fn call(&self, call: Call) -> Result<CallOutcome, CallError> {
-        let servers = self.inner.servers.load_full();
-        let server = servers
-            .iter()
-            .find(|it| it.spec().name == call.server)
-            .ok_or(CallError::UnknownTool)?;
-        let Some(tool) = self.catalog().by_name(call.server.as_str(), &call.tool).map(Arc::clone)
-        else {
-            return Err(unlisted(server));
+        match self.attempt(&call).await {
+            // The server was changed at this moment, and nothing was sent to it: its successor takes the call.
+            (Err(CallError::Unavailable { .. }), Some(server)) if server.is_stopping() => {
+                self.attempt(&call).await.0
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn attempt(&self, call: &Call) -> (Result<CallOutcome, CallError>, Option<Arc<Server>>) {
+        let found =
+            self.inner.servers.load().iter().find(|it| *it.name() == call.server).map(Arc::clone);
+        let Some(server) = found else { return (Err(CallError::UnknownTool), None) };
+        let tool = self.catalog().by_name(call.server.as_str(), &call.tool).map(Arc::clone);
+        let outcome = match tool {
+            Some(tool) => {
+                execute::execute(&server, &tool, call, &self.inner.context.options.limits).await
+            }
+            None => Err(unlisted(&server)),
         };
-        execute::execute(server, &tool, &call, &self.inner.context.options.limits).await
+        (outcome, Some(server))
     }
 
     /// How each server is, in the order of their creation.
@@ -297,14 +315,13 @@ impl Federation {
     pub fn status(&self) -> Vec<ServerStatus> {
         let catalog = self.catalog();
         let count = |name: &Name| catalog.tools.iter().filter(|it| it.server == *name).count();
-        self.inner.servers.load().iter().map(|it| it.status(count(&it.spec().name))).collect()
+        self.inner.servers.load().iter().map(|it| it.status(count(it.name()))).collect()
     }
 
     /// Connects `server` anew: an admin asked, or its authorisation is complete. Whether there is such a server.
     pub fn reconnect(&self, server: &str) -> bool {
         let servers = self.inner.servers.load();
-        let found =
-            servers.iter().find(|it| it.spec().name.as_str() == server && it.spec().enabled);
+        let found = servers.iter().find(|it| it.name().as_str() == server && it.spec().enabled);
         found.inspect(|it| it.reconnect()).is_some()
     }
 

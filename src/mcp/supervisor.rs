@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use althing_domain::id::Name;
 use althing_domain::policy::McpServer;
 use althing_domain::time::UnixMillis;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::Offer;
 use super::federation::{Context, Options, ServerStatus, State};
 use super::upstream::connection::{Connection, Listing};
+use super::upstream::link::AskError;
 use super::upstream::open::{OpenError, open};
 
 /// Notices of changed tools within this time are one.
@@ -27,11 +29,17 @@ const STEADY: Duration = Duration::from_secs(30);
 /// Checks in a row that may fail before the connection is given up.
 const CHECKS_FAILED_MAX: u32 = 3;
 
+/// How soon a server that failed a check is checked again.
+const RECHECK: Duration = Duration::from_secs(5);
+/// How long a server with calls in flight may be silent before it counts as hung.
+const BUSY_MAX: Duration = Duration::from_secs(300);
+
 /// Tells the federation that what a server offers, or its state, changed.
 pub(crate) type Publish = Arc<dyn Fn() + Send + Sync>;
 
 /// One server of the federation.
 pub(crate) struct Server {
+    name: Name,
     spec: ArcSwap<McpServer>,
     situation: Mutex<Situation>,
     connection: ArcSwapOption<Connection>,
@@ -39,9 +47,19 @@ pub(crate) struct Server {
     permits: Arc<Semaphore>,
     in_flight_max: usize,
     reconnect: Notify,
+    suspicion: Notify,
     stop: CancellationToken,
     ended: CancellationToken,
     restarts: AtomicU64,
+}
+
+/// For how long a connection is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Until the attempt that goes on fails.
+    ThisAttempt,
+    /// Through failed attempts too.
+    AllAttempts,
 }
 
 #[derive(Debug)]
@@ -55,16 +73,17 @@ struct Situation {
 }
 
 impl Server {
-    /// A server that is not supervised yet.
-    pub(crate) fn new(spec: Arc<McpServer>, options: &Options) -> Arc<Self> {
+    /// A server that is not supervised yet. It offers the tools of `old`, which had its name, until it has listed its own.
+    pub(crate) fn new(spec: Arc<McpServer>, options: &Options, old: Option<&Self>) -> Arc<Self> {
         let state = if spec.enabled { State::Connecting } else { State::Disabled };
         let in_flight_max = options.limits.in_flight_max.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
+            name: spec.name.clone(),
             spec: ArcSwap::new(spec),
             situation: Mutex::new(Situation {
                 since: options.clock.now(),
                 last_error: None,
-                tools: Vec::new(),
+                tools: old.map(|it| it.situation.lock().tools.clone()).unwrap_or_default(),
                 protocol_version: None,
                 server_info: None,
             }),
@@ -73,6 +92,7 @@ impl Server {
             permits: Arc::new(Semaphore::new(in_flight_max)),
             in_flight_max,
             reconnect: Notify::new(),
+            suspicion: Notify::new(),
             stop: options.tasks.stop().child_token(),
             ended: CancellationToken::new(),
             restarts: AtomicU64::new(0),
@@ -88,6 +108,10 @@ impl Server {
             pause: context.options.limits.backoff_min,
         };
         context.options.tasks.spawn("mcp.supervisor", supervisor.run());
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
     }
 
     pub(crate) fn spec(&self) -> Arc<McpServer> {
@@ -124,22 +148,30 @@ impl Server {
         &self,
         old: Option<&Arc<Connection>>,
         until: Instant,
+        patience: Patience,
     ) -> Option<Arc<Connection>> {
         let mut state = self.state.subscribe();
-        let other = || {
-            self.connection().filter(|it| {
-                !old.is_some_and(|old| Arc::ptr_eq(it, old)) && !it.closed().is_cancelled()
-            })
+        let is_other = |it: &Arc<Connection>| {
+            !old.is_some_and(|old| Arc::ptr_eq(it, old)) && !it.closed().is_cancelled()
         };
         loop {
-            if let Some(connection) = other() {
+            let now = *state.borrow_and_update();
+            if let Some(connection) = self.connection().filter(is_other) {
                 return Some(connection);
+            }
+            if patience == Patience::ThisAttempt && now != State::Connecting {
+                return None;
             }
             let changed = tokio::time::timeout_at(until, state.changed()).await;
             if !matches!(changed, Ok(Ok(()))) {
-                return other();
+                return self.connection().filter(is_other);
             }
         }
+    }
+
+    /// Has it checked now: a call could not be sent.
+    pub(crate) fn suspect(&self) {
+        self.suspicion.notify_one();
     }
 
     /// Has it connect anew.
@@ -150,6 +182,11 @@ impl Server {
     /// Has it end: its calls in flight get the drain's bound.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Whether it is ending.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Cancelled when it has ended.
@@ -170,7 +207,7 @@ impl Server {
     pub(crate) fn status(&self, tools: usize) -> ServerStatus {
         let situation = self.situation.lock();
         ServerStatus {
-            name: self.spec().name.clone(),
+            name: self.name.clone(),
             state: self.state(),
             since: situation.since,
             last_error: situation.last_error.clone(),
@@ -255,7 +292,7 @@ impl Supervisor {
             situation.tools.clone_from(&listing.tools);
         }
         self.server.connection.store(Some(Arc::clone(connection)));
-        let name = &self.server.spec().name;
+        let name = self.server.name();
         tracing::info!(server.name = %name, tools = listing.tools.len(), version = peer.agreed.version, "server `{name}` is ready");
         self.set(State::Ready, None);
     }
@@ -263,16 +300,11 @@ impl Supervisor {
     /// Looks after a connection until it is over.
     async fn watch(&self, connection: &Arc<Connection>, ttl: Option<Duration>) -> Over {
         let limits = &self.context.options.limits;
-        let refresh_in = |ttl: Option<Duration>| {
-            ttl.map_or(limits.refresh_every, |it| {
-                it.clamp(REFRESH_MIN.min(limits.refresh_every), limits.refresh_every)
-            })
-        };
-        let mut refresh_at = Instant::now() + refresh_in(ttl);
+        let mut refresh_at = Instant::now() + self.refresh_in(ttl);
         let mut check_at = Instant::now() + limits.health_every;
         let mut failed = 0;
         loop {
-            let outcome = tokio::select! {
+            let checked = tokio::select! {
                 biased;
                 () = self.server.stop.cancelled() => return Over::Stopped,
                 () = connection.closed().cancelled() => return Over::Lost(connection.ended().unwrap_or_default()),
@@ -280,45 +312,57 @@ impl Supervisor {
                 () = connection.tools_changed() => {
                     tokio::time::sleep(DEBOUNCE).await;
                     let refreshed = self.refresh(connection).await;
-                    refresh_at = Instant::now() + refresh_in(refreshed.as_ref().ok().copied().flatten());
+                    refresh_at = Instant::now() + self.refresh_in(refreshed.as_ref().ok().copied().flatten());
                     refreshed.map(drop)
                 }
                 () = tokio::time::sleep_until(refresh_at) => {
                     let refreshed = self.refresh(connection).await;
-                    refresh_at = Instant::now() + refresh_in(refreshed.as_ref().ok().copied().flatten());
+                    refresh_at = Instant::now() + self.refresh_in(refreshed.as_ref().ok().copied().flatten());
                     refreshed.map(drop)
                 }
-                () = tokio::time::sleep_until(check_at) => connection.ping().await.map_err(|it| format!("it gives no sign of life: {it}")),
+                () = self.server.suspicion.notified() => connection.ping(limits.health_timeout).await,
+                () = tokio::time::sleep_until(check_at) => connection.ping(limits.health_timeout).await,
             };
-            check_at = Instant::now() + limits.health_every;
-            match outcome {
+            match checked {
                 Ok(()) => {
                     failed = 0;
                     if self.server.state() == State::Degraded {
                         self.set(State::Ready, None);
                     }
                 }
-                Err(reason) => {
+                Err(AskError::Timeout(_)) if self.is_busy(connection) => {}
+                Err(error) => {
                     failed += 1;
-                    if CHECKS_FAILED_MAX <= failed {
+                    let reason = format!("it gives no sign of life: {error}");
+                    if CHECKS_FAILED_MAX <= failed || matches!(error, AskError::NotSent(_)) {
                         return Over::Lost(reason);
                     }
                     self.set(State::Degraded, Some(reason));
                 }
             }
+            check_at = Instant::now()
+                + if failed == 0 { limits.health_every } else { limits.health_every.min(RECHECK) };
         }
     }
 
+    /// When to list again: as the server says, within our bounds.
+    fn refresh_in(&self, ttl: Option<Duration>) -> Duration {
+        let most = self.context.options.limits.refresh_every;
+        ttl.map_or(most, |it| it.clamp(REFRESH_MIN.min(most), most))
+    }
+
+    /// Whether silence is no sign of death: many servers do one thing at a time, and answer no ping meanwhile.
+    fn is_busy(&self, connection: &Connection) -> bool {
+        let has_calls = self.server.permits.available_permits() < self.server.in_flight_max;
+        has_calls && connection.silent_for() < BUSY_MAX
+    }
+
     /// Lists the tools again, and how long the list is good.
-    async fn refresh(&self, connection: &Connection) -> Result<Option<Duration>, String> {
-        match connection.list().await {
-            Ok(listing) => {
-                self.server.situation.lock().tools = listing.tools;
-                (self.publish)();
-                Ok(listing.ttl)
-            }
-            Err(error) => Err(format!("its tools cannot be listed: {error}")),
-        }
+    async fn refresh(&self, connection: &Connection) -> Result<Option<Duration>, AskError> {
+        let listing = connection.list().await?;
+        self.server.situation.lock().tools = listing.tools;
+        (self.publish)();
+        Ok(listing.ttl)
     }
 
     /// Ends a connection. Whether the server is to end with it.
@@ -379,7 +423,7 @@ impl Supervisor {
     fn set(&self, state: State, error: Option<String>) {
         let before = self.server.state.send_replace(state);
         if let (true, Some(reason)) = (before != state && state != State::Connecting, &error) {
-            let name = &self.server.spec().name;
+            let name = self.server.name();
             tracing::warn!(server.name = %name, server.state = state.name(), "server `{name}` is {state}: {reason}");
         }
         {

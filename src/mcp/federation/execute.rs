@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Limits, State};
 use crate::mcp::call::{Call, CallError, CallOutcome};
 use crate::mcp::catalog::ToolEntry;
-use crate::mcp::supervisor::Server;
+use crate::mcp::supervisor::{Patience, Server};
 use crate::mcp::upstream::connection::{Connection, call_error, read_result};
 use crate::mcp::upstream::link::AskError;
 
@@ -28,10 +28,15 @@ pub(super) async fn execute(
     let started = Instant::now();
     let timeout = server.spec().timeout.map_or(limits.call_timeout, |it| it.duration());
     let deadline = call.deadline.map_or(started + timeout, |it| it.min(started + timeout));
-    let connection = server.connection().filter(|it| !it.closed().is_cancelled());
-    let connection = connection.ok_or_else(|| unavailable(server))?;
+    let connection = connection(server, call, deadline).await?;
     let _place = place(server, call, deadline).await?;
     let result = match connection.call(tool, call, deadline).await {
+        Err(error)
+            if matches!(error, AskError::NotSent(_)) && !connection.closed().is_cancelled() =>
+        {
+            server.suspect();
+            Err(error)
+        }
         Err(error) if may_repeat(&error, call.idempotent || tool.hints.idempotent) => {
             match again(server, &connection, deadline).await {
                 Some(connection) => connection.call(tool, call, deadline).await,
@@ -43,6 +48,25 @@ pub(super) async fn execute(
     let result =
         result.map_err(|it| call_error(it, limits.result_bytes_max)).and_then(read_result)?;
     Ok(CallOutcome { result, latency: started.elapsed() })
+}
+
+/// The connection in use. A server that is being connected (it was changed, say) is waited for: a change drops no call.
+async fn connection(
+    server: &Arc<Server>,
+    call: &Call,
+    deadline: Instant,
+) -> Result<Arc<Connection>, CallError> {
+    if let Some(connection) = server.connection().filter(|it| !it.closed().is_cancelled()) {
+        return Ok(connection);
+    }
+    if server.state() != State::Connecting {
+        return Err(unavailable(server));
+    }
+    tokio::select! {
+        biased;
+        () = call.cancel.cancelled() => Err(CallError::Cancelled),
+        next = server.next_connection(None, deadline.min(Instant::now() + RECONNECT), Patience::ThisAttempt) => next.ok_or_else(|| unavailable(server)),
+    }
 }
 
 /// Whether the request certainly did not run, or may run twice.
@@ -69,7 +93,9 @@ async fn again(
     if !old.closed().is_cancelled() {
         return None;
     }
-    server.next_connection(Some(old), deadline.min(Instant::now() + RECONNECT)).await
+    server
+        .next_connection(Some(old), deadline.min(Instant::now() + RECONNECT), Patience::AllAttempts)
+        .await
 }
 
 async fn place(

@@ -27,8 +27,6 @@ const LISTING_BYTES_MAX: usize = 32 * 1024 * 1024;
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a whole listing may take.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a sign of life may take.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to a server.
 pub(crate) struct Connection {
@@ -71,6 +69,11 @@ impl Connection {
     /// Why the connection ended, once it did, with the server's last words.
     pub(crate) fn ended(&self) -> Option<String> {
         self.link.inbox.ended().map(|reason| with_last_words(reason, self.link.wire.last_words()))
+    }
+
+    /// How long nothing came from the server.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.link.inbox.silent_for()
     }
 
     /// Waits until the server says that its tools changed.
@@ -131,12 +134,12 @@ impl Connection {
     }
 
     /// Asks for a sign of life.
-    pub(crate) async fn ping(&self) -> Result<(), AskError> {
+    pub(crate) async fn ping(&self, within: Duration) -> Result<(), AskError> {
         let method = match self.peer.agreed.era {
             Era::Legacy => "ping",
             Era::Modern => "server/discover",
         };
-        match self.simple(method, None, PING_TIMEOUT).await {
+        match self.simple(method, None, within).await {
             // A server that does not know `ping` is alive.
             Ok(_) | Err(AskError::Rpc(_)) => Ok(()),
             Err(error) => Err(error),
@@ -254,9 +257,17 @@ pub(crate) fn call_error(error: AskError, result_bytes_max: usize) -> CallError 
         AskError::TooLarge => CallError::TooLarge { limit_bytes: result_bytes_max },
         AskError::Malformed(reason) => CallError::Malformed { reason },
         AskError::Rpc(it) => CallError::Rpc { code: it.code, message: it.message, data: it.data },
-        AskError::Status(status) => {
-            CallError::Malformed { reason: format!("HTTP status {status} instead of an answer") }
-        }
+        AskError::Status(status) => status_error(status),
+    }
+}
+
+/// An HTTP status in the place of a message: from the server, or from a proxy before it.
+fn status_error(status: u16) -> CallError {
+    let reason = format!("HTTP status {status} instead of an answer");
+    match status {
+        429 | 503 => CallError::Unavailable { state: State::Degraded, reason },
+        500.. => CallError::OutcomeUnknown { reason },
+        _ => CallError::Malformed { reason },
     }
 }
 

@@ -58,7 +58,8 @@ pub(crate) async fn greet(link: &Link, first: First, deadline: Instant) -> Resul
     link.wire.adopt(&peer.agreed);
     if peer.agreed.era == Era::Legacy {
         let ready = jsonrpc::notification("notifications/initialized", None);
-        link.wire.notify(ready).await?;
+        let told = tokio::time::timeout_at(deadline, link.wire.notify(ready)).await;
+        told.map_err(|_| AskError::Lost("it did not take `initialized` in time".to_owned()))??;
     }
     link.wire.listen();
     Ok(peer)

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use althing_domain::id::Name;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::jsonrpc::{self, Inbound, METHOD_NOT_FOUND, RpcError};
@@ -37,6 +39,7 @@ pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
     closed: CancellationToken,
     tools_changed: Notify,
+    heard_at: Mutex<Instant>,
     noise: Noise,
 }
 
@@ -76,6 +79,7 @@ impl Inbox {
             waiting: Mutex::default(),
             closed: CancellationToken::new(),
             tools_changed: Notify::new(),
+            heard_at: Mutex::new(Instant::now()),
             noise: Noise::default(),
         })
     }
@@ -130,6 +134,11 @@ impl Inbox {
         self.tools_changed.notified().await;
     }
 
+    /// How long nothing came from the server.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.heard_at.lock().elapsed()
+    }
+
     /// The largest result that is taken, in bytes.
     pub(crate) fn result_bytes_max(&self) -> usize {
         self.result_bytes_max
@@ -142,6 +151,7 @@ impl Inbox {
 
     /// Takes one message. Returns what is to be sent back.
     pub(crate) fn accept(&self, text: &str) -> Vec<String> {
+        *self.heard_at.lock() = Instant::now();
         match jsonrpc::parse(text) {
             Ok(messages) => messages.into_iter().filter_map(|it| self.dispatch(it)).collect(),
             Err(problem) => {

@@ -91,6 +91,11 @@ async fn start(spec: &McpServer, options: &Options, inbox: Arc<Inbox>) -> Result
         env.push((key.clone(), value.expose_secret().to_owned()));
         secrets.push(value);
     }
+    if let Some(cwd) = &spec.cwd
+        && !tokio::fs::metadata(cwd).await.is_ok_and(|it| it.is_dir())
+    {
+        return Err(OpenError::Settings("`cwd` is no folder on this node".to_owned()));
+    }
     let launch = Launch {
         argv: stdio::argv(command).map_err(OpenError::Settings)?,
         env,

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
-    PATIENCE, call, eventually, limits, options, ready, scripted, status, text, until_state,
+    PATIENCE, call, eventually, limits, options, ready, scripted, spec, status, text, until_state,
 };
 use crate::mcp::call::CallError;
 use crate::mcp::federation::{Federation, Limits, State};
@@ -104,6 +104,107 @@ async fn a_changed_price_keeps_the_process_and_a_changed_variable_starts_another
     };
     let (running, ()) = tokio::join!(running, change);
     assert_eq!(text(&running.expect("a result")), "slept");
+}
+
+#[tokio::test]
+async fn no_call_is_dropped_while_a_server_is_changed_again_and_again() {
+    let federation = ready(json!({})).await;
+    let changes = async {
+        for number in 0..3 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            federation.reconcile(&[scripted("s", &json!({ "NUMBER": number.to_string() }))]);
+            assert_eq!(
+                federation.catalog().tools.len(),
+                20,
+                "the list stays while the server is changed"
+            );
+        }
+    };
+    let calls = async {
+        for number in 0..60 {
+            let outcome = federation.call(call("slow", &json!({ "ms": 20 }))).await;
+            assert!(outcome.is_ok(), "call {number}: {outcome:?}");
+        }
+    };
+    tokio::join!(changes, calls, async {
+        for _ in 0..20 {
+            federation.call(call("slow", &json!({ "ms": 150 }))).await.expect("a result");
+        }
+    });
+    assert!(federation.shutdown(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn a_program_or_folder_that_is_not_there_is_named() {
+    let federation = Federation::new(options(limits()));
+    let no_program =
+        json!({ "name": "a", "transport": "stdio", "command": ["no-such-program-anywhere"] });
+    let no_folder =
+        json!({ "name": "b", "transport": "stdio", "command": ["true"], "cwd": "/no/such/folder" });
+    let no_command = json!({ "name": "c", "transport": "stdio", "command": "'unclosed" });
+    federation.reconcile(&[spec(no_program), spec(no_folder), spec(no_command)]);
+    for (server, expected) in [("a", "cannot be started"), ("b", "`cwd`"), ("c", "`command`")] {
+        until_state(&federation, server, State::Down).await;
+        let error = status(&federation, server).last_error.expect("an error");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// The process above `pid`.
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, rest) = stat.rsplit_once(')').expect("a status");
+    rest.split_ascii_whitespace().nth(1).and_then(|it| it.parse().ok()).expect("a parent")
+}
+
+#[tokio::test]
+async fn a_guard_that_is_killed_takes_the_servers_group_along_and_the_server_comes_back() {
+    let federation = ready(json!({})).await;
+    let pids = spawn_all(&federation).await;
+    let guard = Pid::from_raw(parent(pids[0])).expect("a pid");
+    rustix::process::kill_process(guard, Signal::KILL).expect("ours");
+    // The server and the grandchild in its group. What left the group escapes in this case, as documented.
+    until_dead(&pids[..2]).await;
+    for escaped in &pids[2..] {
+        let _ =
+            rustix::process::kill_process(Pid::from_raw(*escaped).expect("a pid"), Signal::KILL);
+    }
+    eventually("it was restarted", || 0 < status(&federation, "s").restarts).await;
+    until_state(&federation, "s", State::Ready).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_is_not_taken_for_dead() {
+    let impatient = Limits {
+        health_every: Duration::from_millis(50),
+        health_timeout: Duration::from_millis(100),
+        ..limits()
+    };
+    let federation = Federation::new(options(impatient));
+    federation.reconcile(&[scripted("s", &json!({}))]);
+    until_state(&federation, "s", State::Ready).await;
+    // It reads nothing for the length of the call, so many pings are not answered.
+    let outcome =
+        federation.call(call("hang_input", &json!({ "ms": 2_000 }))).await.expect("a result");
+    assert_eq!(text(&outcome), "awake");
+    assert_eq!(status(&federation, "s").restarts, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_without_a_call_is_started_anew() {
+    let impatient = Limits {
+        health_every: Duration::from_millis(50),
+        health_timeout: Duration::from_millis(100),
+        ..limits()
+    };
+    let federation = Federation::new(options(impatient));
+    federation.reconcile(&[scripted("s", &json!({}))]);
+    until_state(&federation, "s", State::Ready).await;
+    let mut hang = call("hang_input", &json!({}));
+    hang.deadline = Some(tokio::time::Instant::now() + Duration::from_millis(100));
+    assert!(matches!(federation.call(hang).await, Err(CallError::Timeout { .. })));
+    eventually("it was restarted", || 0 < status(&federation, "s").restarts).await;
+    until_state(&federation, "s", State::Ready).await;
 }
 
 trait PipeSecret {

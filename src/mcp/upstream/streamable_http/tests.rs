@@ -455,6 +455,22 @@ async fn a_server_that_refuses_us_waits_for_a_person() {
 }
 
 #[tokio::test]
+async fn a_server_that_went_away_is_noticed_by_the_first_call_and_found_again() {
+    let fixture = Fixture::start(modern).await;
+    let federation = ready(&fixture).await;
+    let address = fixture.origin.trim_start_matches("http://").to_owned();
+    drop(fixture);
+    eventually("the port is closed", || std::net::TcpStream::connect(&address).is_err()).await;
+    let refused = federation.call(call("echo", &json!({}))).await;
+    assert!(matches!(refused, Err(CallError::Unavailable { .. })), "{refused:?}");
+    until_state(&federation, "s", State::Down).await;
+    let listener = tokio::net::TcpListener::bind(&address).await.expect("the same port");
+    let _again = Fixture::serve(listener, modern);
+    until_state(&federation, "s", State::Ready).await;
+    federation.call(call("echo", &json!({}))).await.expect("a result");
+}
+
+#[tokio::test]
 async fn connections_are_used_again_after_json_and_after_streams() {
     let fixture = Fixture::start(|seen| match seen.rpc() {
         "tools/call" => {
