@@ -23,6 +23,7 @@ pub(crate) mod link;
 mod noise;
 pub mod oauth;
 pub(crate) mod open;
+mod redact;
 mod sse;
 mod stdio;
 mod streamable_http;

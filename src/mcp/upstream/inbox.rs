@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::jsonrpc::{self, Inbound, METHOD_NOT_FOUND, RpcError};
 use super::noise::Noise;
+use super::redact::Redactor;
 use crate::mcp::call::Progress;
 
 /// Why a request of ours has no result.
@@ -35,6 +36,7 @@ pub(crate) type Answer = Result<Box<RawValue>, NoResult>;
 pub(crate) struct Inbox {
     server: Name,
     result_bytes_max: usize,
+    redactor: Arc<Redactor>,
     next_id: AtomicU64,
     waiting: Mutex<Waiting>,
     closed: CancellationToken,
@@ -71,10 +73,11 @@ impl Drop for Ticket {
 }
 
 impl Inbox {
-    pub(crate) fn new(server: Name, result_bytes_max: usize) -> Arc<Self> {
+    pub(crate) fn new(server: Name, result_bytes_max: usize, redactor: Arc<Redactor>) -> Arc<Self> {
         Arc::new(Self {
             server,
             result_bytes_max,
+            redactor,
             next_id: AtomicU64::new(1),
             waiting: Mutex::default(),
             closed: CancellationToken::new(),
@@ -178,7 +181,8 @@ impl Inbox {
                 None
             }
             Inbound::Answer { id: None, body } => {
-                let error = body.err().and_then(jsonrpc::error).map(|it| format!(": {it}"));
+                let error =
+                    body.err().and_then(jsonrpc::error).map(|it| format!(": {}", self.clean(it)));
                 self.complain(&format!("answered without a known id{}", error.unwrap_or_default()));
                 None
             }
@@ -195,10 +199,18 @@ impl Inbox {
             Ok(result) if self.result_bytes_max < result.get().len() => Err(NoResult::TooLarge),
             Ok(result) => Ok(result.to_owned()),
             Err(error) => Err(match jsonrpc::error(error) {
-                Some(error) => NoResult::Rpc(error),
+                Some(error) => NoResult::Rpc(self.clean(error)),
                 None => NoResult::Malformed("its error is no JSON-RPC error".to_owned()),
             }),
         }
+    }
+
+    /// A server may repeat in an error what it was given: a header, a variable.
+    pub(crate) fn clean(&self, mut error: RpcError) -> RpcError {
+        error.message = self.redactor.clean(&error.message);
+        error.data =
+            error.data.and_then(|it| RawValue::from_string(self.redactor.clean(it.get())).ok());
+        error
     }
 
     fn notice(&self, method: &str, params: Option<&RawValue>) {

@@ -15,8 +15,9 @@ use super::http::{Client, Credentials, Endpoint, Reach, absolute};
 use super::inbox::Inbox;
 use super::link::{AskError, Link};
 use super::oauth::OAuth;
+use super::redact::Redactor;
 use super::sse::Sse;
-use super::stdio::{self, Launch, Redactor, Stdio};
+use super::stdio::{self, Launch, Stdio};
 use super::streamable_http::StreamableHttp;
 use crate::mcp::federation::{Context, Options};
 
@@ -41,16 +42,17 @@ pub(crate) enum OpenError {
 pub(crate) async fn open(spec: &McpServer, context: &Context) -> Result<Connection, OpenError> {
     let options = &context.options;
     let deadline = Instant::now() + options.limits.connect_timeout;
-    let inbox = Inbox::new(spec.name.clone(), options.limits.result_bytes_max);
+    let given = Given::resolve(spec, options).await?;
+    let inbox = Inbox::new(spec.name.clone(), options.limits.result_bytes_max, given.redactor());
     let (link, first) = match spec.transport {
-        Transport::Stdio => (start(spec, options, inbox).await?, First::Legacy),
+        Transport::Stdio => (start(spec, options, given, inbox).await?, First::Legacy),
         Transport::Http => {
-            let endpoint = endpoint(spec, context).await?;
+            let endpoint = endpoint(spec, context, &given)?;
             let wire = StreamableHttp::new(endpoint, Arc::clone(&inbox), &options.tasks);
             (Link { wire, inbox }, First::Modern)
         }
         Transport::Sse => {
-            let endpoint = endpoint(spec, context).await?;
+            let endpoint = endpoint(spec, context, &given)?;
             let opened = Sse::open(endpoint, Arc::clone(&inbox), &options.tasks, deadline).await;
             let wire = opened.map_err(|it| match AskError::from(it) {
                 AskError::Unauthorized(reason) => OpenError::Unauthorized(reason),
@@ -75,22 +77,46 @@ pub(crate) async fn open(spec: &McpServer, context: &Context) -> Result<Connecti
     }
 }
 
-async fn start(spec: &McpServer, options: &Options, inbox: Arc<Inbox>) -> Result<Link, OpenError> {
+/// What the server is given that nobody else may see: environment or headers, by name.
+struct Given(Vec<(String, SecretString)>);
+
+impl Given {
+    async fn resolve(spec: &McpServer, options: &Options) -> Result<Self, OpenError> {
+        let (field, named) = match spec.transport {
+            Transport::Stdio => ("env", &spec.env),
+            Transport::Http | Transport::Sse => ("headers", &spec.headers),
+        };
+        let mut given = Vec::with_capacity(named.len());
+        for (key, secret) in named {
+            let value = options.secrets.resolve(secret).await;
+            given.push((
+                key.clone(),
+                value.map_err(|it| OpenError::Settings(format!("`{field}.{key}`: {it}")))?,
+            ));
+        }
+        Ok(Self(given))
+    }
+
+    fn redactor(&self) -> Arc<Redactor> {
+        let whole = self.0.iter().map(|(_, it)| it.clone());
+        // Of `Bearer …` a server may repeat the token alone.
+        let last = self.0.iter().filter_map(|(_, it)| {
+            it.expose_secret().rsplit_once(' ').map(|(_, it)| it.to_owned().into())
+        });
+        Arc::new(Redactor::new(whole.chain(last).collect()))
+    }
+}
+
+async fn start(
+    spec: &McpServer,
+    options: &Options,
+    given: Given,
+    inbox: Arc<Inbox>,
+) -> Result<Link, OpenError> {
     let command = spec
         .command
         .as_ref()
         .ok_or_else(|| OpenError::Settings("`command` is missing".to_owned()))?;
-    let (mut env, mut secrets): (Vec<(String, String)>, Vec<SecretString>) =
-        (Vec::new(), Vec::new());
-    for (key, secret) in &spec.env {
-        let value = options
-            .secrets
-            .resolve(secret)
-            .await
-            .map_err(|it| OpenError::Settings(format!("`env.{key}`: {it}")))?;
-        env.push((key.clone(), value.expose_secret().to_owned()));
-        secrets.push(value);
-    }
     if let Some(cwd) = &spec.cwd
         && !tokio::fs::metadata(cwd).await.is_ok_and(|it| it.is_dir())
     {
@@ -98,10 +124,10 @@ async fn start(spec: &McpServer, options: &Options, inbox: Arc<Inbox>) -> Result
     }
     let launch = Launch {
         argv: stdio::argv(command).map_err(OpenError::Settings)?,
-        env,
+        redactor: given.redactor(),
+        env: given.0,
         cwd: spec.cwd.as_deref(),
         guard: &options.guard,
-        redactor: Redactor::new(secrets),
     };
     let wire =
         Stdio::start(launch, Arc::clone(&inbox), &options.tasks).map_err(OpenError::Failed)?;
@@ -122,21 +148,20 @@ const RESERVED: [&str; 10] = [
     "last-event-id",
 ];
 
-async fn endpoint(spec: &McpServer, context: &Context) -> Result<Endpoint, OpenError> {
+fn endpoint(spec: &McpServer, context: &Context, given: &Given) -> Result<Endpoint, OpenError> {
     let url =
         spec.url.as_deref().ok_or_else(|| OpenError::Settings("`url` is missing".to_owned()))?;
     let uri = absolute(url).map_err(OpenError::Settings)?;
     let mut headers = HeaderMap::new();
-    for (key, secret) in &spec.headers {
+    for (key, value) in &given.0 {
         let wrong = |problem: &str| OpenError::Settings(format!("`headers.{key}`: {problem}"));
         let name =
             HeaderName::from_bytes(key.as_bytes()).map_err(|_| wrong("is no header name"))?;
         if RESERVED.contains(&name.as_str()) {
             return Err(wrong("is set by the gateway itself"));
         }
-        let value = context.options.secrets.resolve(secret).await.map_err(|it| wrong(&it))?;
-        let mut value = HeaderValue::from_str(value.expose_secret())
-            .map_err(|_| wrong("has a value that cannot stand in a header"))?;
+        let value = HeaderValue::from_str(value.expose_secret());
+        let mut value = value.map_err(|_| wrong("has a value that cannot stand in a header"))?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }

@@ -4,26 +4,28 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::process::Stdio as Redirect;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use althing_domain::policy::Command as Settings;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::GuardProgram;
+use super::handshake::subscription;
 use super::inbox::Inbox;
-use super::wire::{Agreed, Carried, Outgoing, SendError, Wire};
+use super::redact::Redactor;
+use super::wire::{Agreed, Carried, Era, Outgoing, SendError, Wire};
 use crate::tasks::Tasks;
 
 mod line;
 mod stderr;
-
-pub(crate) use stderr::Redactor;
 
 /// The longest line that a server may send, in bytes.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -65,13 +67,13 @@ pub(crate) struct Launch<'a> {
     /// The program and its arguments.
     pub(crate) argv: Vec<String>,
     /// Variables beside the inherited ones.
-    pub(crate) env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, SecretString)>,
     /// The folder it runs in.
     pub(crate) cwd: Option<&'a str>,
     /// The guard.
     pub(crate) guard: &'a GuardProgram,
     /// Removes secrets from what the server says on standard error.
-    pub(crate) redactor: Redactor,
+    pub(crate) redactor: Arc<Redactor>,
 }
 
 /// Splits a command as a POSIX shell would; no shell runs.
@@ -94,6 +96,8 @@ pub(crate) fn argv(command: &Settings) -> Result<Vec<String>, String> {
 
 /// A running server.
 pub(crate) struct Stdio {
+    inbox: Arc<Inbox>,
+    is_modern: AtomicBool,
     writes: mpsc::Sender<Write>,
     closing: CancellationToken,
     ended: CancellationToken,
@@ -122,6 +126,8 @@ impl Stdio {
         };
         let (writes, queue) = mpsc::channel(WRITES_MAX);
         let stdio = Arc::new(Self {
+            inbox: Arc::clone(&inbox),
+            is_modern: AtomicBool::new(false),
             writes,
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -187,9 +193,16 @@ impl Wire for Stdio {
         drop(self.writes.try_send(Write { line: message, done: None }));
     }
 
-    fn adopt(&self, _: &Agreed) {}
+    fn adopt(&self, agreed: &Agreed) {
+        self.is_modern.store(agreed.era == Era::Modern, Ordering::Relaxed);
+    }
 
-    fn listen(&self) {}
+    fn listen(&self) {
+        // A legacy server tells of its changes by itself.
+        if self.is_modern.load(Ordering::Relaxed) {
+            self.notify_soon(subscription(self.inbox.next_id()));
+        }
+    }
 
     fn cancels_by_notice(&self) -> bool {
         true
@@ -220,7 +233,7 @@ fn command(launch: &Launch<'_>) -> Command {
         .args(&launch.argv)
         .env_clear()
         .envs(inherited())
-        .envs(launch.env.iter().map(|(key, value)| (key, value)))
+        .envs(launch.env.iter().map(|(key, value)| (key, value.expose_secret())))
         .stdin(Redirect::piped())
         .stdout(Redirect::piped())
         .stderr(Redirect::piped());

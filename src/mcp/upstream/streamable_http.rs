@@ -165,6 +165,7 @@ impl StreamableHttp {
         if status == StatusCode::BAD_REQUEST && speaks_of_session && self.session.load().is_some() {
             return self.session_ended();
         }
+        let error = error.map(|it| self.inbox.clean(it));
         SendError::Status { status: status.as_u16(), error }
     }
 

@@ -257,6 +257,18 @@ async fn an_old_revision_is_spoken_and_an_unknown_one_refused() {
 }
 
 #[tokio::test]
+async fn a_modern_process_is_called_without_a_handshake_and_tells_of_changed_tools() {
+    let federation = ready(json!({ "MODERN": "1" })).await;
+    assert_eq!(status(&federation, "s").protocol_version.as_deref(), Some("2026-07-28"));
+    assert!(
+        text(&federation.call(call("echo", &json!({}))).await.expect("a result"))
+            .contains("clientInfo")
+    );
+    federation.call(call("add_tool", &json!({ "name": "brand_new" }))).await.expect("a result");
+    eventually("it is listed", || federation.catalog().by_name("s", "brand_new").is_some()).await;
+}
+
+#[tokio::test]
 async fn a_listing_that_never_ends_is_given_up() {
     let federation = Federation::new(options(limits()));
     federation.reconcile(&[scripted("s", &json!({ "SAME_CURSOR": "1" }))]);

@@ -8,7 +8,7 @@ use super::{Inbox, NoResult};
 use crate::mcp::call::Progress;
 
 fn inbox() -> Arc<Inbox> {
-    Inbox::new(Name::new("s"), 100)
+    Inbox::new(Name::new("s"), 100, Arc::default())
 }
 
 #[tokio::test]

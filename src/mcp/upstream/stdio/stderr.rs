@@ -5,62 +5,39 @@ use std::sync::Arc;
 
 use althing_domain::id::Name;
 use parking_lot::Mutex;
-use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::mcp::upstream::jsonrpc::clip;
 use crate::mcp::upstream::noise::Noise;
+use crate::mcp::upstream::redact::Redactor;
 
 /// Lines that are kept.
 const TAIL_LINES: usize = 8;
 /// The longest line that is kept; the rest of it is dropped.
 const LINE_BYTES_MAX: usize = 512;
-/// The shortest secret that is looked for: shorter ones stand in ordinary words.
-const SECRET_BYTES_MIN: usize = 4;
-
-/// Removes secrets from text.
-#[derive(Default)]
-pub(crate) struct Redactor(Vec<SecretString>);
-
-impl Redactor {
-    /// Removes these.
-    pub(crate) fn new(secrets: Vec<SecretString>) -> Self {
-        let mut secrets: Vec<_> =
-            secrets.into_iter().filter(|it| SECRET_BYTES_MIN <= it.expose_secret().len()).collect();
-        // The longest first, so that one which holds another goes whole.
-        secrets.sort_by_key(|it| std::cmp::Reverse(it.expose_secret().len()));
-        Self(secrets)
-    }
-
-    /// `text` without them.
-    pub(crate) fn clean(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, it| text.replace(it.expose_secret(), "[secret]"))
-    }
-}
 
 /// Reads standard error to its end.
 pub(super) async fn read(
     mut errors: impl AsyncRead + Unpin,
     tail: Arc<Mutex<VecDeque<String>>>,
     server: Name,
-    redactor: Redactor,
+    redactor: Arc<Redactor>,
 ) {
     let noise = Noise::default();
     let mut chunk = vec![0; 8 * 1024];
     let mut line = Vec::new();
     // How long the longest secret is: a line is cut only after redaction, so that much more of it is kept.
-    let keep =
-        LINE_BYTES_MAX + redactor.0.iter().map(|it| it.expose_secret().len()).max().unwrap_or(0);
+    let keep = LINE_BYTES_MAX + redactor.longest();
     while let Ok(read @ 1..) = errors.read(&mut chunk).await {
         for byte in chunk.get(..read).unwrap_or_default() {
             match byte {
-                b'\n' => finish(&mut line, &tail, &noise, (&server, &redactor)),
+                b'\n' => finish(&mut line, &tail, &noise, (&server, &*redactor)),
                 byte if line.len() < keep => line.push(*byte),
                 _ => {}
             }
         }
     }
-    finish(&mut line, &tail, &noise, (&server, &redactor));
+    finish(&mut line, &tail, &noise, (&server, &*redactor));
 }
 
 fn finish(
@@ -93,12 +70,13 @@ mod tests {
 
     use secrecy::SecretString;
 
-    use super::{LINE_BYTES_MAX, Redactor, read};
+    use super::{LINE_BYTES_MAX, read};
+    use crate::mcp::upstream::redact::Redactor;
 
     async fn tail(said: &[u8], secrets: &[&str]) -> Vec<String> {
         let tail = Arc::default();
         let secrets = secrets.iter().map(|it| SecretString::from((*it).to_owned())).collect();
-        read(said, Arc::clone(&tail), "s".into(), Redactor::new(secrets)).await;
+        read(said, Arc::clone(&tail), "s".into(), Arc::new(Redactor::new(secrets))).await;
         let lines = tail.lock();
         lines.iter().cloned().collect()
     }

@@ -387,6 +387,29 @@ async fn an_rpc_error_under_an_http_error_is_the_servers_own_word() {
 }
 
 #[tokio::test]
+async fn a_header_that_a_server_repeats_in_its_error_is_taken_out() {
+    let fixture = Fixture::start(|seen| match seen.rpc() {
+        "tools/call" => {
+            let proof = seen.header("authorization").unwrap_or_default().to_owned();
+            let token = proof.trim_start_matches("Bearer ").to_owned();
+            let data = json!({ "jsonrpc": "2.0", "id": seen.json["id"], "error": { "code": -5, "message": format!("who is {proof}? {token}?"), "data": { "seen": token } } });
+            Reply::status(seen.json["params"]["arguments"]["status"].as_u64().and_then(|it| it.try_into().ok()).unwrap_or(200)).with("content-type", "application/json").text(data.to_string())
+        }
+        _ => modern(seen),
+    })
+    .await;
+    let federation =
+        connect(&fixture, &json!({ "headers": { "authorization": "Bearer s3cret-header-token" } }));
+    until_state(&federation, "s", State::Ready).await;
+    for status in [200, 400] {
+        let refused = federation.call(call("echo", &json!({ "status": status }))).await;
+        let Err(CallError::Rpc { message, data, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(message, "who is [secret]? [secret]?");
+        assert_eq!(data.map(|it| it.get().to_owned()).as_deref(), Some(r#"{"seen":"[secret]"}"#));
+    }
+}
+
+#[tokio::test]
 async fn a_question_back_is_not_taken_for_a_result() {
     let fixture = Fixture::start(|seen| match seen.rpc() {
         "tools/call" => Reply::json(&result(
