@@ -14,6 +14,7 @@ use althing_domain::money::NanoUsd;
 pub mod agent;
 pub mod budget;
 pub mod cells;
+pub mod lease;
 pub mod ledger;
 pub mod left;
 pub mod level;

@@ -81,7 +81,8 @@ impl Api {
             _ if models::is_list(path) => models::list(self, arrival, &parts),
             _ if mcp::is_mcp(path) => mcp::serve(self, arrival, parts, body).await,
             _ if path == "/api" || path.starts_with("/api/") => {
-                let request = Request::from_parts(parts, axum::body::Body::new(body));
+                let mut request = Request::from_parts(parts, axum::body::Body::new(body));
+                request.extensions_mut().insert(admin::RequestId(arrival.id));
                 match self.admin.clone().oneshot(request).await {
                     Ok(response) => response.map(Body::boxed),
                     Err(never) => match never {},

@@ -14,6 +14,7 @@ use althing_config::Config;
 use althing_config::section;
 use althing_domain::time::Clock;
 use althing_storage::request_log::{self, RequestLog};
+use althing_storage::usage_journal::UsageJournal;
 
 use crate::admit::Cells;
 use crate::admit::agent::{Agent, Incarnation};
@@ -243,6 +244,13 @@ fn start_agent(
     let incarnation = Incarnation::new(control.identity().incarnation);
     let ledger = Arc::new(law::LawLedger(control.clone()));
     let agent = Agent::new((Arc::clone(cells), signals), ledger, Arc::clone(clock), incarnation);
+    let agent = match UsageJournal::open(&control.dir().join("usage")) {
+        Ok((journal, past)) => agent.journaled(journal, past),
+        Err(error) => {
+            tracing::warn!(%error, "no usage journal: if this process dies, what it holds of budgets is written off");
+            agent
+        }
+    };
     let stop = tokio_util::sync::CancellationToken::new();
     (tasks.spawn("budget agent", agent.run(stop.clone())), stop)
 }

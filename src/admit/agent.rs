@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
 use althing_domain::time::Clock;
+use althing_storage::usage_journal::{self, Past, UsageJournal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{BudgetCell, Lease, Signal};
+use super::budget::{BudgetCell, Signal};
 use super::cells::Cells;
+use super::lease::{Figures, Lease};
 use super::ledger::{Answer, Ask, Batch, BudgetId, Finished, Ledger, LedgerError};
 
 /// How often what was spent is reported.
@@ -28,6 +30,8 @@ const EXCHANGE_WITHIN: Duration = Duration::from_secs(5);
 const HORIZON_REPORTS: u64 = 40;
 /// And at most this part of the limit, as the ledger would grant no more.
 const SLICE_OF_LIMIT: u64 = 20;
+/// The journal says this part of a budget's limit more than is charged, so that most requests write nothing.
+pub const JOURNAL_AHEAD: u64 = 200;
 /// How many budgets go into one batch. The rest follows in the next exchange.
 const BATCH_MAX: usize = 4096;
 
@@ -41,6 +45,9 @@ pub struct Agent {
     tracked: HashMap<BudgetId, Tracked>,
     /// Leases of former incarnations that requests still run under.
     retired: Vec<Retired>,
+    journal: Option<UsageJournal>,
+    /// What earlier processes left in the journal, and the ledger has not heard of.
+    past: Vec<Finished>,
 }
 
 /// Which life of the node spends. Shared with the usage journal.
@@ -122,14 +129,35 @@ impl Agent {
         clock: Arc<dyn Clock>,
         incarnation: Incarnation,
     ) -> Self {
-        let (tracked, retired) = (HashMap::new(), Vec::new());
-        Self { cells, ledger, clock, signals, incarnation, tracked, retired }
+        Self {
+            cells,
+            ledger,
+            clock,
+            signals,
+            incarnation,
+            tracked: HashMap::new(),
+            retired: Vec::new(),
+            journal: None,
+            past: Vec::new(),
+        }
+    }
+
+    /// With a journal of what is spent: what earlier processes left (`past`) is told to the ledger, so that a process
+    /// that was killed costs its node no more than [`JOURNAL_AHEAD`] of a budget.
+    #[must_use]
+    pub fn journaled(mut self, journal: UsageJournal, past: Vec<Past>) -> Self {
+        self.journal = Some(journal);
+        // Where a machine lost power the figures may be too small: the write-off stands.
+        self.past = past.into_iter().filter(|it| it.is_exact).map(finished_before).collect();
+        self
     }
 
     /// Works until `stop`; then closes every lease that nothing runs under any more.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Before anything is asked: a grant to this process closes the leases of earlier ones.
+        self.finish_past().await;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -179,6 +207,7 @@ impl Agent {
         }
         self.tracked.retain(|_, it| !it.is_idle(now) || it.cell.rest());
         self.finish_retired().await;
+        self.finish_past().await;
     }
 
     fn track(&mut self, cell: Arc<BudgetCell>) {
@@ -214,7 +243,8 @@ impl Agent {
         }
         for grant in &answer.grants {
             if let Some(tracked) = self.tracked.get(&grant.budget) {
-                tracked.cell.granted(grant);
+                let enter = |epoch, figures| self.enter(tracked.cell.as_ref(), epoch, figures);
+                tracked.cell.granted(grant, &enter);
             }
         }
         for budget in &answer.unknown {
@@ -252,8 +282,44 @@ impl Agent {
         let finished: Vec<Finished> =
             self.retired.iter().filter(|it| done(it)).map(finished).collect();
         if !finished.is_empty() && self.finish(finished).await {
-            self.retired.retain(|it| !done(it));
+            self.retired.retain(|it| {
+                let is_done = done(it);
+                if is_done {
+                    it.lease.leave_journal();
+                }
+                !is_done
+            });
         }
+    }
+
+    /// Tells what earlier processes spent, again until the ledger has heard it.
+    async fn finish_past(&mut self) {
+        if !self.past.is_empty() && !self.finish(self.past.clone()).await {
+            return;
+        }
+        let told = std::mem::take(&mut self.past).len();
+        let Some(journal) = self.journal.as_ref().filter(|_| 0 < told) else { return };
+        tracing::info!(leases = told, "told the ledger what the process before this one had spent");
+        if let Err(error) = journal.forget_past() {
+            tracing::warn!(%error, "an old usage journal cannot be deleted: it is told again at the next start");
+        }
+    }
+
+    fn enter(
+        &self,
+        cell: &BudgetCell,
+        epoch: u64,
+        figures: Arc<Figures>,
+    ) -> Option<usage_journal::Lease> {
+        let journal = self.journal.as_ref()?;
+        let budget = Arc::from(cell.id().as_str());
+        let key = usage_journal::Key { budget, epoch, incarnation: self.incarnation.get() };
+        journal
+            .lease(&key, cell.limit().0 / JOURNAL_AHEAD, figures)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "a lease is not in the usage journal: if the process dies, it is written off");
+            })
+            .ok()
     }
 
     async fn finish(&self, finished: Vec<Finished>) -> bool {
@@ -277,7 +343,18 @@ impl Agent {
             }));
         }
         self.finish_retired().await;
+        let Some(journal) = self.journal.take() else { return };
+        let closed = tokio::task::spawn_blocking(move || journal.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::warn!(%error, "the usage journal was not closed");
+        }
     }
+}
+
+fn finished_before(past: Past) -> Finished {
+    let usage_journal::Key { budget, epoch, incarnation } = past.key;
+    let used = NanoUsd(past.charged);
+    Finished { incarnation, budget: BudgetId::from(budget.as_ref()), epoch, used }
 }
 
 fn finished(retired: &Retired) -> Finished {

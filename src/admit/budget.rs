@@ -1,23 +1,23 @@
 //! This node's slice of one budget: reserve, settle, void, without a lock and without asking anybody.
 //!
-//! A [`Lease`] is what the ledger granted this process for one window. Its free money is
-//! one atomic; a reservation takes from it, a settlement gives back what was not spent.
-//! What `granted` holds is always what `avail + reserved + used + returned` add up to, so
-//! that the sum of all that was ever admitted stays within what was granted.
+//! A [`BudgetCell`] holds the [`Lease`] of the current window and those of earlier windows that requests still run
+//! under. Requests touch its lease only; where that is used up they wait here for the agent's next ask.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
 use althing_domain::policy::{Budget, BudgetMode};
 use althing_domain::time::UnixMillis;
+use althing_storage::usage_journal;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::lease::{Figures, Hold, Lease, signed};
 use super::ledger::{Ask, BudgetId, Grant, Owner};
 
 /// How long an exhausted budget is not asked about again.
@@ -34,18 +34,8 @@ pub enum Signal {
     Wanted(Arc<BudgetCell>),
 }
 
-/// What the ledger granted this process for one budget in one window.
-#[derive(Debug, Default)]
-pub struct Lease {
-    epoch: u64,
-    avail: AtomicI64,
-    granted: AtomicU64,
-    returned: AtomicU64,
-    used: AtomicU64,
-    reserved: AtomicU64,
-    sent_used: AtomicU64,
-    sent_returned: AtomicU64,
-}
+/// Makes a place in the usage journal for the lease of an epoch. None: a death of the process writes it off.
+pub(super) type Enter<'a> = &'a dyn Fn(u64, Arc<Figures>) -> Option<usage_journal::Lease>;
 
 /// One budget on this node.
 #[derive(Debug)]
@@ -100,183 +90,6 @@ pub enum Denied {
     NoQuorum,
     /// The ledger did not answer in time.
     Late,
-}
-
-/// Money set aside for one request in one budget.
-#[derive(Debug)]
-pub struct Hold {
-    lease: Arc<Lease>,
-    amount: u64,
-    /// Where the window turned while the request ran: what it took from the next one.
-    next: Option<Box<Hold>>,
-}
-
-impl Lease {
-    fn new(epoch: u64) -> Self {
-        Self { epoch, ..Self::default() }
-    }
-
-    fn take(&self, amount: u64) -> bool {
-        let Ok(wanted) = i64::try_from(amount) else { return false };
-        let mut seen = self.avail.load(Ordering::Relaxed);
-        loop {
-            if seen < wanted {
-                return false;
-            }
-            let exchanged = self.avail.compare_exchange_weak(
-                seen,
-                seen - wanted,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            match exchanged {
-                Ok(_) => break,
-                Err(other) => seen = other,
-            }
-        }
-        self.reserved.fetch_add(amount, Ordering::AcqRel);
-        true
-    }
-
-    fn settle(&self, amount: u64, cost: u64) {
-        self.used.fetch_add(cost, Ordering::AcqRel);
-        self.reserved.fetch_sub(amount, Ordering::AcqRel);
-        self.avail.fetch_add(signed(amount).saturating_sub(signed(cost)), Ordering::AcqRel);
-    }
-
-    /// Takes up to `most` out of what may be spent, for good.
-    fn give_back(&self, most: u64) -> u64 {
-        let mut seen = self.avail.load(Ordering::Relaxed);
-        loop {
-            let amount = seen.min(signed(most));
-            if amount <= 0 {
-                return 0;
-            }
-            let exchanged = self.avail.compare_exchange_weak(
-                seen,
-                seen - amount,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            match exchanged {
-                Ok(_) => {
-                    let amount = amount.unsigned_abs();
-                    self.returned.fetch_add(amount, Ordering::AcqRel);
-                    return amount;
-                }
-                Err(other) => seen = other,
-            }
-        }
-    }
-
-    /// Raises what was granted to `total`, and says by how much that is more.
-    fn raise(&self, total: u64) -> u64 {
-        let before = self.granted.fetch_max(total, Ordering::AcqRel);
-        let more = total.saturating_sub(before);
-        self.avail.fetch_add(signed(more), Ordering::AcqRel);
-        more
-    }
-
-    /// What a request may still take.
-    #[must_use]
-    pub fn avail(&self) -> u64 {
-        u64::try_from(self.avail.load(Ordering::Acquire)).unwrap_or(0)
-    }
-
-    /// The window.
-    #[must_use]
-    pub const fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// What was spent from it, all in all.
-    #[must_use]
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Acquire)
-    }
-
-    /// What running requests have set aside.
-    #[must_use]
-    pub fn reserved(&self) -> u64 {
-        self.reserved.load(Ordering::Acquire)
-    }
-
-    /// What was granted, all in all.
-    #[must_use]
-    pub fn granted(&self) -> u64 {
-        self.granted.load(Ordering::Acquire)
-    }
-
-    /// What was given back, all in all.
-    #[must_use]
-    pub fn returned(&self) -> u64 {
-        self.returned.load(Ordering::Acquire)
-    }
-
-    /// Whether nothing runs under it and nothing is left to spend: what is used is exact, for good.
-    ///
-    /// A reservation just being made, or a settlement half done, shows as a sum that does not add up yet.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.reserved() == 0 && self.granted() <= self.used().saturating_add(self.returned())
-    }
-
-    /// Takes the rest out of use, and says whether it [is quiet](Self::is_quiet) by now.
-    pub(super) fn drain(&self) -> bool {
-        self.give_back(u64::MAX);
-        self.is_quiet()
-    }
-
-    fn unsent(&self) -> bool {
-        self.sent_used.load(Ordering::Acquire) != self.used()
-            || self.sent_returned.load(Ordering::Acquire) != self.returned()
-    }
-
-    fn unsent_used(&self) -> u64 {
-        self.used().saturating_sub(self.sent_used.load(Ordering::Acquire))
-    }
-
-    fn ask(&self, budget: &BudgetId, want: u64, need: u64) -> Ask {
-        Ask {
-            budget: budget.clone(),
-            epoch: self.epoch,
-            used: NanoUsd(self.used()),
-            returned: NanoUsd(self.returned()),
-            want: NanoUsd(want.max(need)),
-            need: NanoUsd(need),
-        }
-    }
-}
-
-impl Hold {
-    /// What is set aside.
-    #[must_use]
-    pub fn amount(&self) -> u64 {
-        self.amount.saturating_add(self.next.as_ref().map_or(0, |it| it.amount()))
-    }
-
-    /// Replaces the reservation by what the request cost.
-    pub fn settle(self, cost: u64) {
-        match self.next {
-            None => self.lease.settle(self.amount, cost),
-            Some(next) => {
-                let here = cost.min(self.amount);
-                self.lease.settle(self.amount, here);
-                next.settle(cost - here);
-            }
-        }
-    }
-
-    /// Gives up part of the reservation, down to `amount`.
-    pub fn shrink(&mut self, amount: u64) {
-        if let Some(next) = &mut self.next {
-            next.shrink(amount.saturating_sub(self.amount));
-        }
-        if amount < self.amount {
-            self.lease.settle(self.amount - amount, 0);
-            self.amount = amount;
-        }
-    }
 }
 
 impl BudgetCell {
@@ -466,6 +279,9 @@ impl BudgetCell {
             if it.unsent() {
                 asks.push(it.ask(&self.id, 0, 0));
             }
+            if !keep {
+                it.leave_journal();
+            }
             keep
         });
         let need = std::mem::take(&mut slow.need);
@@ -499,11 +315,15 @@ impl BudgetCell {
     }
 
     /// Takes in an answer and wakes who waits for it.
-    pub(super) fn granted(&self, grant: &Grant) {
+    pub(super) fn granted(&self, grant: &Grant, enter: Enter<'_>) {
         let mut slow = self.slow.lock();
         let lease = self.lease.load_full();
         let gained = if lease.epoch < grant.epoch {
             let next = Arc::new(Lease::new(grant.epoch));
+            if let Some(place) = enter(grant.epoch, Arc::clone(&next.figures)) {
+                // It is new: nobody else has set it.
+                let _ = next.journal.set(place);
+            }
             let gained = next.raise(grant.granted.0);
             self.lease.store(next);
             if lease.granted() != 0 {
@@ -538,6 +358,16 @@ impl BudgetCell {
         self.changed.notify_waiters();
     }
 
+    /// Takes in how the budget stands in the law. More left than before: what was denied is asked again.
+    pub(super) fn seen(&self, view: View) {
+        let mut slow = self.slow.lock();
+        let left = |it: &View| it.limit.saturating_sub(it.settled).saturating_sub(it.outstanding);
+        if slow.view.is_none_or(|it| left(&it) < left(&view)) {
+            slow.exhausted = None;
+        }
+        slow.view = Some(view);
+    }
+
     /// Takes in that the ledger could not be asked.
     pub(super) fn unanswered(&self) {
         let mut slow = self.slow.lock();
@@ -550,7 +380,7 @@ impl BudgetCell {
 
     /// Takes in that the budget is no more: policy has deleted it, and the view that still names it is about to go.
     pub(super) fn vanished(&self) {
-        self.renew();
+        self.renew().iter().for_each(|it| it.leave_journal());
         self.active.store(false, Ordering::Release);
         self.unanswered();
     }
@@ -599,11 +429,6 @@ impl BudgetCell {
         leases.retain(|it| it.epoch != 0);
         leases
     }
-}
-
-/// `amount` as a signed number; what does not fit is more money than there is.
-fn signed(amount: u64) -> i64 {
-    i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
-use super::budget::{BudgetCell, Signal};
+use super::budget::{BudgetCell, Signal, View};
 use super::ledger::{BudgetId, Owner};
 use super::level::LevelSpec;
 use super::rate::RateCell;
@@ -121,6 +121,20 @@ impl Cells {
     #[must_use]
     pub fn budget(&self, id: &BudgetId) -> Option<Arc<BudgetCell>> {
         self.budgets.lock().get(id).map(Arc::clone)
+    }
+
+    /// Takes in how budgets stand in the law: at start, and after each change of them. What callers are told of a budget
+    /// that this node has not spent from comes from here.
+    pub fn seen(&self, views: impl IntoIterator<Item = althing_domain::budget::View>) {
+        for view in views {
+            let Some(cell) = self.budget(&view.id) else { continue };
+            cell.seen(View {
+                limit: view.limit,
+                settled: view.settled,
+                outstanding: view.outstanding,
+                resets_at: view.resets_at,
+            });
+        }
     }
 
     /// How many cells of budgets and of rates there are.

@@ -10,8 +10,9 @@ use althing_domain::money::NanoUsd;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::budget::{Denied, Hold};
+use super::budget::Denied;
 use super::cells::KeyLimits;
+use super::lease::Hold;
 use super::mono::Mono;
 use super::refusal::Refusal;
 use super::{ASK_WAIT_MAX, Ask};

@@ -20,7 +20,7 @@ pub(super) struct Remote {
     /// Where the gateway is.
     #[arg(long, env = "ALTHING_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub(super) url: String,
-    /// The admin key, or env:NAME or file:/PATH of it. Prefer the variable: arguments show in the list of processes.
+    /// The admin key, or `env:NAME` or `file:/path` of it. Prefer the variable: arguments show in the list of processes.
     #[arg(long, env = "ALTHING_ADMIN_KEY", hide_env_values = true, value_name = "KEY")]
     pub(super) key: Option<String>,
     /// A PEM file of certificate authorities to trust beside the system's.

@@ -71,6 +71,7 @@ impl Compiler {
                 .map(|it| Arc::clone(&it.0));
             self.put_key(&mut view, state, &row.spec.name, before);
         }
+        self.cells.seen(state.budgets(state.now()));
         self.publish(view);
     }
 
@@ -106,6 +107,8 @@ impl Compiler {
             view.providers = self.providers(state, &view.providers);
         }
         let is_policy = !changes.objects.is_empty();
+        self.cells
+            .seen(changes.budgets.iter().filter_map(|it| state.budget(it.as_str(), state.now())));
         self.publish(view);
         if is_policy {
             self.cells.sweep();

@@ -5,7 +5,8 @@ use althing_domain::money::NanoUsd;
 use althing_domain::policy::{Budget, BudgetMode, Period};
 use proptest::prelude::{prop, proptest};
 
-use super::{BudgetCell, Hold, Signal};
+use super::{BudgetCell, Signal};
+use crate::admit::lease::Hold;
 use crate::admit::ledger::{BudgetId, Grant, Level, Owner};
 use tokio::sync::mpsc;
 
@@ -21,6 +22,10 @@ fn cell(mode: BudgetMode) -> (Arc<BudgetCell>, mpsc::Receiver<Signal>) {
     let owner = Owner { level: Level::VirtualKey, name: Name::new("app"), provider: None };
     let id = BudgetId::from("virtual-key:app:total");
     (Arc::new(BudgetCell::new(id, owner, &budget, signals)), received)
+}
+
+fn unjournaled(_: u64, _: Arc<super::Figures>) -> Option<super::usage_journal::Lease> {
+    None
 }
 
 fn grant(epoch: u64, granted: u64) -> Grant {
@@ -41,7 +46,7 @@ fn grant(epoch: u64, granted: u64) -> Grant {
 fn what_is_reserved_is_replaced_by_what_it_cost() {
     let (cell, _signals) = cell(BudgetMode::Strict);
     assert!(cell.reserve(1).is_none(), "nothing is granted yet");
-    cell.granted(&grant(1, 100));
+    cell.granted(&grant(1, 100), &unjournaled);
     let hold = cell.reserve(70).expect("granted");
     assert!(cell.reserve(31).is_none());
     hold.settle(20);
@@ -51,19 +56,19 @@ fn what_is_reserved_is_replaced_by_what_it_cost() {
 #[test]
 fn an_answer_that_comes_twice_grants_once() {
     let (cell, _signals) = cell(BudgetMode::Strict);
-    cell.granted(&grant(1, 100));
-    cell.granted(&grant(1, 100));
-    cell.granted(&grant(1, 60));
+    cell.granted(&grant(1, 100), &unjournaled);
+    cell.granted(&grant(1, 100), &unjournaled);
+    cell.granted(&grant(1, 60), &unjournaled);
     assert_eq!(cell.lease().avail(), 100);
 }
 
 #[test]
 fn a_request_is_charged_to_the_window_that_admitted_it() {
     let (cell, _signals) = cell(BudgetMode::Strict);
-    cell.granted(&grant(1, 100));
+    cell.granted(&grant(1, 100), &unjournaled);
     let hold = cell.reserve(40).expect("granted");
     let old = cell.lease();
-    cell.granted(&grant(2, 50));
+    cell.granted(&grant(2, 50), &unjournaled);
 
     assert_eq!(old.returned(), 60, "what was left of the old window goes back");
     assert_eq!(cell.lease().avail(), 50);
@@ -80,11 +85,11 @@ fn a_request_is_charged_to_the_window_that_admitted_it() {
 #[test]
 fn a_stream_across_the_turn_of_a_window_pays_in_both() {
     let (cell, _signals) = cell(BudgetMode::Strict);
-    cell.granted(&grant(1, 40));
+    cell.granted(&grant(1, 40), &unjournaled);
     let mut hold = cell.reserve(40).expect("granted");
     assert!(!cell.extend(&mut hold, 10));
     let old = cell.lease();
-    cell.granted(&grant(2, 50));
+    cell.granted(&grant(2, 50), &unjournaled);
     assert!(cell.extend(&mut hold, 10));
     assert!(cell.extend(&mut hold, 5));
     assert_eq!(hold.amount(), 55);
@@ -97,7 +102,7 @@ fn a_stream_across_the_turn_of_a_window_pays_in_both() {
 fn a_soft_budget_lets_in_while_anything_is_left_and_counts_afterwards() {
     let (cell, _signals) = cell(BudgetMode::Soft);
     assert!(cell.reserve(0).is_none());
-    cell.granted(&grant(1, 10));
+    cell.granted(&grant(1, 10), &unjournaled);
     let holds: Vec<Hold> = (0..5).filter_map(|_| cell.reserve(1_000)).collect();
     assert_eq!(holds.len(), 5);
     holds.into_iter().for_each(|it| it.settle(8));
@@ -108,9 +113,9 @@ fn a_soft_budget_lets_in_while_anything_is_left_and_counts_afterwards() {
 #[test]
 fn a_recalled_slice_gives_back_only_what_is_free() {
     let (cell, _signals) = cell(BudgetMode::Strict);
-    cell.granted(&grant(1, 100));
+    cell.granted(&grant(1, 100), &unjournaled);
     let hold = cell.reserve(70).expect("granted");
-    cell.granted(&Grant { recall: NanoUsd(50), ..grant(1, 100) });
+    cell.granted(&Grant { recall: NanoUsd(50), ..grant(1, 100) }, &unjournaled);
     assert_eq!((cell.lease().avail(), cell.lease().returned()), (0, 30));
     hold.settle(10);
     assert_eq!(cell.lease().avail(), 60);
@@ -128,7 +133,7 @@ proptest! {
             match what {
                 0 => {
                     total += a;
-                    cell.granted(&grant(1, total));
+                    cell.granted(&grant(1, total), &unjournaled);
                 }
                 1 => holds.extend(cell.reserve(a)),
                 2 => if let Some(hold) = holds.pop() {

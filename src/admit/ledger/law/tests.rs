@@ -10,6 +10,7 @@ use althing_domain::object::{Object, Policy};
 use althing_domain::policy::VirtualKey;
 use althing_domain::state::{At, State};
 use althing_domain::time::{Clock, UnixMillis};
+use althing_storage::usage_journal::UsageJournal;
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -46,6 +47,15 @@ impl Law {
 }
 
 fn start(key: &VirtualKey, incarnation: u64, law: &Arc<Law>) -> (Arc<KeyLimits>, Tasks) {
+    start_in(None, key, incarnation, law)
+}
+
+fn start_in(
+    journal: Option<&std::path::Path>,
+    key: &VirtualKey,
+    incarnation: u64,
+    law: &Arc<Law>,
+) -> (Arc<KeyLimits>, Tasks) {
     let object = Object::from(key.clone());
     let put = Put { object, expect: Expect::Any, credential: Some(Digest::of(&[b"key"])) };
     law.apply(Op::Put(put));
@@ -65,8 +75,12 @@ fn start(key: &VirtualKey, incarnation: u64, law: &Arc<Law>) -> (Arc<KeyLimits>,
     );
     let tasks = Tasks::default();
     let clock = Arc::new(StoppedClock);
-    let agent =
+    let mut agent =
         Agent::new((cells, signals), Arc::new(ledger), clock, Incarnation::new(incarnation));
+    if let Some(dir) = journal {
+        let (journal, past) = UsageJournal::open(dir).expect("a journal");
+        agent = agent.journaled(journal, past);
+    }
     tasks.spawn("lease-agent", agent.run(tasks.stop().clone()));
     (limits, tasks)
 }
@@ -159,4 +173,27 @@ fn names_of_levels_are_those_of_the_law() {
     let key = key("1");
     let ids: Vec<_> = key.budgets().into_iter().map(|(id, _)| id).collect();
     assert_eq!((ids, key.name), (vec![id()], Name::new("app")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed_is_charged_what_it_spent_and_what_still_ran() {
+    let (law, dir) = (law(), tempfile::tempdir().expect("a folder"));
+    let (limits, killed) = start_in(Some(dir.path()), &key("1"), 1, &law);
+    let ask = |upper| Ask { upper: NanoUsd(upper), tokens: 0, at: Mono::now() };
+    let cent = USD / 100;
+    admit(&limits, ask(30 * cent)).await.expect("within").start().settle(NanoUsd(20 * cent), 0);
+    // Killed with a request on its way: nothing of it is settled, and nobody says a last word.
+    let running = admit(&limits, ask(5 * cent)).await.expect("within").start();
+    std::mem::forget(running);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+
+    let (limits, tasks) = start_in(Some(dir.path()), &key("1"), 2, &law);
+    admit(&limits, ask(cent)).await.expect("within").start().settle(NanoUsd(cent), 0);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let charged = settled(&law).0.0;
+    let exact = 26 * cent;
+    assert!((exact..=exact + cent).contains(&charged), "{charged} for {exact}");
+    drop(admit(&limits, ask(73 * cent)).await.expect("the rest can be spent"));
+    assert!(tasks.shutdown(Duration::from_secs(5)).await);
+    drop(killed);
 }
