@@ -74,6 +74,11 @@ impl AllowList {
             object.clone().visit_secrets(&mut |_, secret| {
                 self.named.extend(secret.reference().map(str::to_owned));
             });
+            // The value of a virtual key is hashed, not sealed, so it is not among the secrets of its object.
+            if let Object::VirtualKey(key) = object {
+                let value = key.value.as_ref().and_then(Secret::reference);
+                self.named.extend(value.map(str::to_owned));
+            }
         }
         self
     }

@@ -212,8 +212,20 @@ impl BudgetCell {
                 round = Some(self.join_round(amount)?);
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Err(Denied::Late);
+                return Err(self.late(amount));
             }
+        }
+    }
+
+    /// What it means that no money came in time: there was none left by the last answer, or that answer is late.
+    fn late(&self, amount: u64) -> Denied {
+        let slow = self.slow.lock();
+        let rest = |it: View| it.limit.saturating_sub(it.settled).saturating_sub(it.outstanding);
+        let is_short = |rest: NanoUsd| rest.0.saturating_add(self.lease.load().avail()) < amount;
+        match slow.view.map(rest) {
+            _ if slow.no_quorum => Denied::NoQuorum,
+            Some(rest) if is_short(rest) => Denied::Exhausted,
+            Some(_) | None => Denied::Late,
         }
     }
 

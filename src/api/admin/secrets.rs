@@ -11,7 +11,7 @@ use super::call::Failure;
 use crate::error::{Code, Error};
 
 /// A virtual key shorter than this could be guessed.
-const VALUE_BYTES_MIN: usize = 16;
+const VALUE_BYTES_MIN: usize = 8;
 
 /// The credential of a virtual key that is to be written.
 #[derive(Default)]

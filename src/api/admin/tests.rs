@@ -139,16 +139,7 @@ impl Node {
         });
         let key = SecretString::from(ADMIN_KEY);
         start::ensure_admin_key(law.as_ref(), Some(&key)).await.expect("the admin key");
-        let admin = Arc::new(Admin {
-            law: Arc::clone(&law) as Arc<dyn Law>,
-            servers: Arc::new(FakeServers),
-            records: fake_records(),
-            status: Box::new(|| json!({ "queues": { "records_bytes": 0 } })),
-            clock: Arc::new(StoppedClock),
-            allow: AllowList::new(&["env:ALLOWED_*".to_owned()]),
-            vendors: vec!["openai", "anthropic"],
-            node: "a".to_owned(),
-        });
+        let admin = Arc::new(parts(&law));
         Self { router: router(Arc::clone(&admin)), law, admin }
     }
 
@@ -188,10 +179,27 @@ impl Node {
         self.ask(Method::DELETE, path, "", None).await
     }
 
+    fn admin_parts(&self) -> Admin {
+        parts(&self.law)
+    }
+
     fn key_by(&self, shown: &str) -> Option<String> {
         let hash = self.law.hash(shown.as_bytes());
         let state = self.law.state();
         state.key_by_hash(&hash, StoppedClock.now()).map(|it| it.spec.name.to_string())
+    }
+}
+
+fn parts(law: &Arc<FakeLaw>) -> Admin {
+    Admin {
+        law: Arc::clone(law) as Arc<dyn Law>,
+        servers: Arc::new(FakeServers),
+        records: fake_records(),
+        status: Box::new(|| json!({ "queues": { "records_bytes": 0 } })),
+        clock: Arc::new(StoppedClock),
+        allow: AllowList::new(&["env:ALLOWED_*".to_owned()]),
+        vendors: vec!["openai", "anthropic"],
+        node: "a".to_owned(),
     }
 }
 

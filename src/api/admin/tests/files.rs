@@ -129,3 +129,20 @@ async fn an_admin_key_is_made_once_and_a_reset_ends_the_old_one() {
     start::reset_admin_key(law).await.expect("another key");
     node.get("/api/status").await.expect(401);
 }
+
+#[tokio::test]
+async fn the_nodes_own_file_may_name_any_secret_also_for_a_key() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("key");
+    std::fs::write(&path, format!("sk-bf-{CANARY}\n")).expect("written");
+    let text = &format!("virtual_keys: [{{ name: app, value: 'file:{}' }}]", path.display());
+    let node = Node::new().await;
+    let refused = node.apply("/api/apply", text).await.expect(400);
+    assert_eq!(refused.body["error"]["param"], "virtual_keys[app].value");
+
+    let objects = althing_config::policy_from_text(text, &[]).expect("a file");
+    let allow = node.admin.allow.clone().with_references_of(&objects);
+    let admin = super::Admin { allow, ..node.admin_parts() };
+    start::apply_file(&admin, objects, "file").await.expect("applied");
+    assert_eq!(node.key_by(&format!("sk-bf-{CANARY}")).as_deref(), Some("app"));
+}
