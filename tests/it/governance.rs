@@ -43,12 +43,19 @@ fn a_budget_hammered_by_two_hundred_callers_is_not_overshot_and_nearly_used_up()
         for call in futures_util::future::join_all(calls).await {
             call.expect("no panic");
         }
+        // Callers were refused while others held what was left; what those did not use is still there to be spent.
+        let mut told = gateway.chat("sk-test-hammered-0001", "up/ok", "hi").await;
+        for _ in 0..limit_nanos / 25_000 {
+            if told.status != 200 {
+                break;
+            }
+            told = gateway.chat("sk-test-hammered-0001", "up/ok", "hi").await;
+        }
         let input = upstream.books.input_tokens.load(Ordering::SeqCst);
         let output = upstream.books.output_tokens.load(Ordering::SeqCst);
         let billed = input * 1_000 + output * 2_000;
         assert!(billed <= limit_nanos, "the upstream bills {billed} of {limit_nanos}");
-        assert!(limit_nanos * 90 / 100 <= billed, "only {billed} of {limit_nanos} could be used");
-        let told = gateway.chat("sk-test-hammered-0001", "up/ok", "hi").await;
+        assert!(limit_nanos * 95 / 100 <= billed, "only {billed} of {limit_nanos} could be used");
         let message = told.json()["error"]["message"].as_str().expect("message").to_owned();
         assert_eq!(told.status, 402, "{message}");
         assert!(message.contains("virtual key `app`") && message.contains("0.005"), "{message}");
