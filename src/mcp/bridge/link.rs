@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use althing_llm::sse::Parser;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,10 +14,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{LINE_BYTES_MAX, Outgoing};
+use crate::execute::egress::{Client, Settings};
 use crate::mcp::server::{collect_marks, primitive};
-use net::Net;
-
-mod net;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -40,7 +37,7 @@ pub(super) enum Failure {
 pub(super) struct Link {
     endpoint: Uri,
     authorization: Option<HeaderValue>,
-    net: Net,
+    client: Client,
     state: Mutex<State>,
     /// Held while a lost session is made anew, so that one request does it for all.
     renewing: tokio::sync::Mutex<()>,
@@ -71,11 +68,11 @@ impl Link {
                 Some(value)
             }
         };
-        let net = Net::new()?;
+        let client = Client::new(&Settings::default()).map_err(|it| it.to_string())?;
         Ok(Self {
             endpoint,
             authorization,
-            net,
+            client,
             state: Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
         })
@@ -164,7 +161,8 @@ impl Link {
             .builder(Method::GET, "text/event-stream")
             .body(Full::default())
             .map_err(|it| unsound(&it))?;
-        let response = self.net.send(request).await.map_err(Failure::Unreachable)?;
+        let response =
+            self.client.send(request).await.map_err(|it| Failure::Unreachable(it.to_string()))?;
         match response.status() {
             StatusCode::OK => self.events(response.into_body(), lines).await,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -185,7 +183,7 @@ impl Link {
         {
             // It would lapse by itself.
             let _late =
-                tokio::time::timeout(std::time::Duration::from_secs(2), self.net.send(request))
+                tokio::time::timeout(std::time::Duration::from_secs(2), self.client.send(request))
                     .await;
         }
     }
@@ -221,7 +219,8 @@ impl Link {
             }
         }
         let request = builder.body(Full::from(message.line.clone())).map_err(|it| unsound(&it))?;
-        let response = self.net.send(request).await.map_err(Failure::Unreachable)?;
+        let response =
+            self.client.send(request).await.map_err(|it| Failure::Unreachable(it.to_string()))?;
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let text = text_of(response).await;
@@ -409,6 +408,3 @@ fn reason(text: &str) -> Option<String> {
 fn unsound(error: &http::Error) -> Failure {
     Failure::Unreachable(error.to_string())
 }
-
-/// A body that both sides of the wire agree on.
-pub(super) type Payload = Full<Bytes>;
