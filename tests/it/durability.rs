@@ -166,3 +166,52 @@ fn money_spent_before_kill_9_is_not_given_back() {
         );
     });
 }
+
+#[test]
+fn a_full_disk_refuses_what_must_be_kept_and_lets_go_when_there_is_room() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let key = "sk-test-of-a-full-disk-1";
+        let yaml = upstream.providers()
+            + &format!(
+                r#"
+records: {{ when_full: refuse }}
+virtual_keys: [{{ name: app, value: {key}, providers: [{{ name: up, models: ["*"] }}] }}]"#
+            );
+        let gateway = Gateway::start_on_small_disk(&yaml, 48).await;
+        assert_eq!(gateway.chat(key, "up/ok", "hi").await.status, 200);
+        let filler = gateway.data().join("filler");
+        fill(&filler);
+        let long = "x".repeat(100_000);
+        let refused = until("a policy write is refused", async || {
+            let body = json!({ "name": format!("t{}", rand::random::<u32>()), "description": long, "tools": [] });
+            let answer = gateway.admin("POST", "/api/tool-groups", Some(&body)).await;
+            (answer.status != 201).then_some(answer)
+        })
+        .await;
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("storage_full")), "{}", refused.text());
+        assert_eq!(gateway.admin("GET", "/api/virtual-keys/app", None).await.status, 200);
+        assert_eq!(gateway.send(gateway.http.get(gateway.at("/healthz"))).await.status, 200);
+        std::fs::remove_file(&filler).expect("room");
+        until("policy can be written again", async || {
+            let body = json!({ "name": format!("t{}", rand::random::<u32>()), "tools": [] });
+            (gateway.admin("POST", "/api/tool-groups", Some(&body)).await.status == 201).then_some(())
+        })
+        .await;
+        until("calls are served again", async || {
+            (gateway.chat(key, "up/ok", "hi").await.status == 200).then_some(())
+        })
+        .await;
+    });
+}
+
+/// Writes zeros until the disk is full.
+fn fill(path: &std::path::Path) {
+    use std::io::Write as _;
+
+    let mut file = std::fs::File::create(path).expect("filler");
+    for size in [1 << 16, 1 << 10, 1] {
+        let block = vec![0; size];
+        while file.write_all(&block).is_ok() {}
+    }
+}

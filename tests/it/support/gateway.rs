@@ -49,8 +49,36 @@ impl Gateway {
     /// Starts one with a configuration; the address, data and admin key are added.
     pub(crate) async fn start(yaml: &str) -> Self {
         let dir = tempfile::tempdir().expect("folder");
-        let (child, url) = spawn(dir.path(), yaml, &[]).await;
+        let (child, url) = spawn(dir.path(), yaml).await;
         Self { url, child, dir, http: client(), yaml: yaml.to_owned() }
+    }
+
+    /// Starts one whose data directory is a small disk of its own: a tmpfs of `mebibytes` in a mount namespace.
+    pub(crate) async fn start_on_small_disk(yaml: &str, mebibytes: u32) -> Self {
+        let dir = tempfile::tempdir().expect("folder");
+        std::fs::create_dir(dir.path().join("data")).expect("data");
+        let file = configuration(dir.path(), yaml);
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command
+            .args(["--mount", "sh", "-c", r#"mount -t tmpfs -o "size=$0m" tmpfs "$1" && shift && exec "$@""#])
+            .arg(mebibytes.to_string())
+            .arg(dir.path().join("data"))
+            .arg(env!("CARGO_BIN_EXE_althing"))
+            .args(["serve", "--config"])
+            .arg(&file)
+            .arg("--data")
+            .arg(dir.path().join("data"));
+        let (child, url) = started(command, dir.path()).await;
+        Self { url, child, dir, http: client(), yaml: yaml.to_owned() }
+    }
+
+    /// The data directory as the process sees it.
+    pub(crate) fn data(&self) -> PathBuf {
+        let pid = self.child.id().expect("runs");
+        PathBuf::from(format!("/proc/{pid}/root{}", self.dir.path().join("data").display()))
     }
 
     /// Starts one and expects that it refuses to: its exit code and what it says.
@@ -73,7 +101,7 @@ impl Gateway {
 
     /// Starts it again on the same data.
     pub(crate) async fn restart(&mut self) {
-        let (child, url) = spawn(self.dir.path(), &self.yaml, &[]).await;
+        let (child, url) = spawn(self.dir.path(), &self.yaml).await;
         (self.child, self.url) = (child, url);
     }
 
@@ -166,12 +194,15 @@ fn command(dir: &Path, file: &Path) -> Command {
     command
 }
 
-async fn spawn(dir: &Path, yaml: &str, environment: &[(&str, &str)]) -> (Child, String) {
+async fn spawn(dir: &Path, yaml: &str) -> (Child, String) {
     let file = configuration(dir, yaml);
+    started(command(dir, &file), dir).await
+}
+
+async fn started(mut command: Command, dir: &Path) -> (Child, String) {
     let log =
         std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("log");
-    let mut child = command(dir, &file)
-        .envs(environment.iter().copied())
+    let mut child = command
         .stdout(Stdio::piped())
         .stderr(log)
         .kill_on_drop(true)
