@@ -76,6 +76,9 @@ impl Api {
             "/healthz" => ops::healthz(),
             "/readyz" => ops::readyz(&self.gateway),
             "/metrics" => ops::metrics(&self.gateway),
+            ops::CALLBACK if parts.method == Method::GET => {
+                ops::callback(&self.gateway, parts.uri.query()).await
+            }
             "/v1/key" => models::own_key(self, arrival, &parts),
             "/" if parts.method == Method::HEAD || parts.method == Method::GET => ops::root(),
             _ if models::is_list(path) => models::list(self, arrival, &parts),

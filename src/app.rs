@@ -6,8 +6,8 @@ mod ports;
 mod run;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use althing_config::Config;
@@ -143,6 +143,7 @@ impl Node {
             tasks: tasks.clone(),
             retries: RetryBudget::default(),
             draining: AtomicBool::new(false),
+            public_url: OnceLock::new(),
             connections: Arc::new(Connections::default()),
             is_leading: Box::new(move || {
                 leading.status().leader.is_some() && leading.failure().borrow().is_none()
@@ -156,6 +157,11 @@ impl Node {
         let address = listener
             .address()
             .map_err(|source| Error::Bind { address: config.listen.0, source })?;
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        let public_url =
+            config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
+        // Set once, here.
+        let _ = gateway.public_url.set(public_url);
         let api = Arc::new(Api {
             mcp: mcp_server(&control, &federation, &clock, &tasks)?,
             executor: Executor::new(Arc::new(federation), tasks.clone()),
@@ -242,7 +248,7 @@ fn start_agent(
     tasks: &Tasks,
 ) -> (tokio::task::JoinHandle<()>, tokio_util::sync::CancellationToken) {
     let incarnation = Incarnation::new(control.identity().incarnation);
-    let ledger = Arc::new(law::LawLedger(control.clone()));
+    let ledger = Arc::new(law::ledger(control));
     let agent = Agent::new((Arc::clone(cells), signals), ledger, Arc::clone(clock), incarnation);
     let agent = match UsageJournal::open(&control.dir().join("usage")) {
         Ok((journal, past)) => agent.journaled(journal, past),

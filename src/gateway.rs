@@ -1,7 +1,7 @@
 //! What the stages share on one node.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use althing_domain::time::Clock;
@@ -79,6 +79,8 @@ pub struct Gateway {
     pub retries: RetryBudget,
     /// Set when the node is about to end: readiness fails, connections close after their answer.
     pub draining: AtomicBool,
+    /// The address of this node as people's browsers see it, once it is known.
+    pub public_url: OnceLock<String>,
     /// Open connections of callers.
     pub connections: Arc<Connections>,
     /// Whether policy can be written and money granted: this node reaches a quorum.

@@ -64,3 +64,38 @@ pub fn root() -> Response<Body> {
     let body = json!({ "name": "althing", "version": env!("CARGO_PKG_VERSION"), "openapi": "/api/openapi.json" });
     llm::json(Response::new(Body::full(body.to_string())))
 }
+
+/// Where an authorization server sends a person's browser back to.
+pub const CALLBACK: &str = "/oauth/callback";
+
+/// `GET /oauth/callback`: ends the authorisation of an MCP server. Whoever brings the `state` that an administrator's
+/// request made began it; nothing else is needed, and nothing of the answer is shown.
+pub async fn callback(gateway: &Gateway, query: Option<&str>) -> Response<Body> {
+    let params: Vec<(String, String)> =
+        url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
+    let get = |name: &str| params.iter().find(|it| it.0 == name).map(|it| it.1.as_str());
+    let (status, text) = match (get("state"), get("code")) {
+        (Some(state), Some(code)) => {
+            match gateway.federation.finish_authorize(state, code, get("iss")).await {
+                Ok(server) => (
+                    StatusCode::OK,
+                    format!("The MCP server `{server}` is authorised. You may close this page."),
+                ),
+                Err(problem) => (
+                    StatusCode::BAD_REQUEST,
+                    format!("The authorisation did not succeed: {problem}. Begin again."),
+                ),
+            }
+        }
+        _ => (
+            StatusCode::BAD_REQUEST,
+            "The authorisation did not succeed: the answer brings no code. Begin again.".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,11 +1,12 @@
 //! The law, as other parts ask for it.
 
-use althing_domain::command::{Command, NodeAsks, Op, Reply};
+use althing_domain::command::{Command, Op, Reply};
 use althing_domain::id::Name;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::admit::ledger::{Answer, Batch, Finished, Ledger, LedgerError};
+use crate::admit::ledger::LedgerError;
+use crate::admit::ledger::law::LawLedger;
 use crate::control::Control;
 use crate::error::{Code, Error};
 use crate::mcp::upstream::TokenStore;
@@ -15,57 +16,29 @@ const OAUTH_AAD: &[u8] = b"althing/oauth-grant/1";
 const SELF: &str = "althing";
 
 /// The money ledger, which is part of the law.
-pub(super) struct LawLedger(pub(super) Control);
-
-impl LawLedger {
-    async fn propose(&self, op: Op) -> Result<Reply, LedgerError> {
-        let command = Command { request_id: rand::random(), who: SELF.to_owned(), op };
-        match self.0.propose(&command).await {
-            Ok(committed) => Ok(committed.reply),
-            Err(error) => {
-                let error = Error::from(error);
-                Err(if error.code == Code::NoQuorum {
-                    LedgerError::NoQuorum
-                } else {
-                    LedgerError::Failed(error.to_string())
-                })
-            }
-        }
-    }
-
-    fn node(&self) -> u64 {
-        self.0.identity().node_id
-    }
-}
-
-#[async_trait]
-impl Ledger for LawLedger {
-    async fn batch(&self, batch: Batch) -> Result<Answer, LedgerError> {
-        let asks = NodeAsks { node: self.node(), incarnation: batch.incarnation, asks: batch.asks };
-        match self.propose(Op::LeaseBatch(vec![asks])).await? {
-            Reply::Leases(mut all) if !all.is_empty() => {
-                let grants = all.swap_remove(0);
-                Ok(Answer { grants: grants.grants, unknown: grants.unknown, stale: grants.stale })
-            }
-            other => Err(LedgerError::Failed(format!("{other:?}"))),
-        }
-    }
-
-    async fn finish(&self, finished: Vec<Finished>) -> Result<(), LedgerError> {
-        let mut lives: std::collections::BTreeMap<u64, Vec<_>> = std::collections::BTreeMap::new();
-        for it in finished {
-            let lease = althing_domain::command::FinalLease {
-                budget: it.budget,
-                epoch: it.epoch,
-                used: it.used,
-            };
-            lives.entry(it.incarnation).or_default().push(lease);
-        }
-        for (incarnation, leases) in lives {
-            self.propose(Op::Final { node: self.node(), incarnation, leases }).await?;
-        }
-        Ok(())
-    }
+pub(super) fn ledger(control: &Control) -> LawLedger {
+    let node = control.identity().node_id;
+    let control = control.clone();
+    LawLedger::new(
+        node,
+        Box::new(move |op| {
+            let control = control.clone();
+            Box::pin(async move {
+                let command = Command { request_id: rand::random(), who: SELF.to_owned(), op };
+                match control.propose(&command).await {
+                    Ok(committed) => Ok(committed.reply),
+                    Err(error) => {
+                        let error = Error::from(error);
+                        Err(if error.code == Code::NoQuorum {
+                            LedgerError::NoQuorum
+                        } else {
+                            LedgerError::Failed(error.to_string())
+                        })
+                    }
+                }
+            })
+        }),
+    )
 }
 
 /// OAuth grants of MCP servers, sealed into the law.

@@ -1,6 +1,7 @@
 //! Small adapters between the parts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use althing_config::Config;
 use althing_domain::policy::McpServer;
@@ -12,13 +13,18 @@ use serde_json::{Value, json};
 
 use crate::api::admin::law::open_secret;
 use crate::api::admin::{Admin, ports};
+use crate::api::ops::CALLBACK;
 use crate::control::Control;
 use crate::error::{Code, Error};
 use crate::gateway::Gateway;
 use crate::mcp::Federation;
 use crate::mcp::upstream::Secrets;
+use crate::mcp::upstream::oauth::AuthorizeError;
 use crate::secret::{NodeResolver, Resolver};
 use crate::tasks::Tasks;
+
+/// How long an authorisation may take to begin: its server and authorization server are asked for their metadata.
+const AUTHORIZE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Resolves the secrets of MCP servers.
 pub(super) struct UpstreamSecrets(NodeResolver);
@@ -76,7 +82,7 @@ pub(super) fn admin(
     let law = control.clone();
     Arc::new(Admin {
         law: Arc::new(control.clone()),
-        servers: Arc::new(ServersOf(gateway.federation.clone())),
+        servers: Arc::new(ServersOf(Arc::clone(gateway))),
         records: crate::api::admin::records::router(Arc::clone(log)),
         status: Box::new(move || node_status(&status, &law)),
         clock: Arc::clone(&gateway.clock),
@@ -115,12 +121,13 @@ fn node_status(gateway: &Gateway, control: &Control) -> Value {
     })
 }
 
-struct ServersOf(Federation);
+struct ServersOf(Arc<Gateway>);
 
 #[async_trait]
 impl ports::Servers for ServersOf {
     fn status(&self) -> Vec<(String, Value)> {
         self.0
+            .federation
             .status()
             .into_iter()
             .map(|it| {
@@ -135,7 +142,7 @@ impl ports::Servers for ServersOf {
     }
 
     fn tools(&self, server: &str) -> Vec<Value> {
-        let catalog = self.0.catalog();
+        let catalog = self.0.federation.catalog();
         let of_server = catalog.tools.iter().filter(|it| it.server.as_str() == server);
         of_server
             .map(|it| {
@@ -148,14 +155,17 @@ impl ports::Servers for ServersOf {
     }
 
     fn reconnect(&self, server: &str) -> bool {
-        self.0.reconnect(server)
+        self.0.federation.reconnect(server)
     }
 
     async fn authorize(&self, server: &str) -> Result<String, Error> {
-        let is_known = self.0.status().iter().any(|it| it.name.as_str() == server);
-        if !is_known {
-            return Err(Error::of(Code::NotFound));
+        let base = self.0.public_url.get().map_or("", String::as_str).trim_end_matches('/');
+        let begun = self.0.federation.begin_authorize(server, &format!("{base}{CALLBACK}"));
+        match tokio::time::timeout(AUTHORIZE_WITHIN, begun).await {
+            Ok(Ok(url)) => Ok(url),
+            Ok(Err(AuthorizeError::UnknownServer)) => Err(Error::of(Code::NotFound)),
+            Ok(Err(problem)) => Err(Error::new(Code::UpstreamFailed, problem.to_string())),
+            Err(_) => Err(Error::of(Code::UpstreamTimeout)),
         }
-        Err(Error::new(Code::NotSupported, "OAuth for MCP servers is not built in yet"))
     }
 }

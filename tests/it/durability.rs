@@ -189,13 +189,19 @@ virtual_keys: [{{ name: app, value: {key}, providers: [{{ name: up, models: ["*"
             (answer.status != 201).then_some(answer)
         })
         .await;
-        assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("storage_full")), "{}", refused.text());
+        assert_eq!(
+            (refused.status, &refused.json()["error"]["code"]),
+            (503, &json!("storage_full")),
+            "{}",
+            refused.text()
+        );
         assert_eq!(gateway.admin("GET", "/api/virtual-keys/app", None).await.status, 200);
         assert_eq!(gateway.send(gateway.http.get(gateway.at("/healthz"))).await.status, 200);
         std::fs::remove_file(&filler).expect("room");
         until("policy can be written again", async || {
             let body = json!({ "name": format!("t{}", rand::random::<u32>()), "tools": [] });
-            (gateway.admin("POST", "/api/tool-groups", Some(&body)).await.status == 201).then_some(())
+            (gateway.admin("POST", "/api/tool-groups", Some(&body)).await.status == 201)
+                .then_some(())
         })
         .await;
         until("calls are served again", async || {

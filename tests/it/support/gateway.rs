@@ -63,7 +63,12 @@ impl Gateway {
             command.args(["--user", "--map-root-user"]);
         }
         command
-            .args(["--mount", "sh", "-c", r#"mount -t tmpfs -o "size=$0m" tmpfs "$1" && shift && exec "$@""#])
+            .args([
+                "--mount",
+                "sh",
+                "-c",
+                r#"mount -t tmpfs -o "size=$0m" tmpfs "$1" && shift && exec "$@""#,
+            ])
             .arg(mebibytes.to_string())
             .arg(dir.path().join("data"))
             .arg(env!("CARGO_BIN_EXE_althing"))
