@@ -160,7 +160,8 @@ impl ports::Servers for ServersOf {
 
     async fn authorize(&self, server: &str) -> Result<String, Error> {
         let base = self.0.public_url.get().map_or("", String::as_str).trim_end_matches('/');
-        let begun = self.0.federation.begin_authorize(server, &format!("{base}{CALLBACK}"));
+        let callback = format!("{base}{CALLBACK}");
+        let begun = self.0.federation.begin_authorize(server, &callback);
         match tokio::time::timeout(AUTHORIZE_WITHIN, begun).await {
             Ok(Ok(url)) => Ok(url),
             Ok(Err(AuthorizeError::UnknownServer)) => Err(Error::of(Code::NotFound)),

@@ -8,6 +8,7 @@ mod durability;
 mod governance;
 mod mcp_peers;
 mod models;
+mod oauth;
 mod operations;
 mod sdk;
 mod secrets;
