@@ -36,6 +36,19 @@ pub struct Api {
     pub executor: Executor,
     /// Administration.
     pub admin: Router,
+    /// What this listener serves.
+    pub serves: Serves,
+}
+
+/// What a listener serves; health and metrics always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// Everything.
+    All,
+    /// Models and MCP; administration has an address of its own.
+    Data,
+    /// Administration.
+    Admin,
 }
 
 impl Handler for Api {
@@ -62,6 +75,17 @@ impl Api {
     async fn route(&self, arrival: Arrival, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
+        let is_admin = path == "/api" || path.starts_with("/api/");
+        let is_ops = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/");
+        let is_elsewhere = match self.serves {
+            Serves::All => false,
+            Serves::Data => is_admin,
+            Serves::Admin => !is_admin && !is_ops && path != ops::CALLBACK,
+        };
+        if is_elsewhere {
+            let error = Error::new(Code::NotFound, "this listener does not serve this route");
+            return llm::failure(face::dialect_of_path(path), &error, arrival);
+        }
         if let Some(face) = face::of_path(path) {
             if parts.method != Method::POST {
                 return self.method_not_allowed(&parts, arrival, "POST");
@@ -83,7 +107,7 @@ impl Api {
             "/" if parts.method == Method::HEAD || parts.method == Method::GET => ops::root(),
             _ if models::is_list(path) => models::list(self, arrival, &parts),
             _ if mcp::is_mcp(path) => mcp::serve(self, arrival, parts, body).await,
-            _ if path == "/api" || path.starts_with("/api/") => {
+            _ if is_admin => {
                 let mut request = Request::from_parts(parts, axum::body::Body::new(body));
                 request.extensions_mut().insert(admin::RequestId(arrival.id));
                 match self.admin.clone().oneshot(request).await {

@@ -18,7 +18,7 @@ use althing_storage::usage_journal::UsageJournal;
 
 use crate::admit::Cells;
 use crate::admit::agent::{Agent, Incarnation};
-use crate::api::Api;
+use crate::api::{Api, Serves};
 use crate::auth;
 use crate::clock::SystemClock;
 use crate::control::compile::Compiler;
@@ -84,6 +84,8 @@ pub enum Error {
 pub struct Started {
     /// Where it listens.
     pub address: std::net::SocketAddr,
+    /// Where administration listens, where it has an address of its own.
+    pub admin_address: Option<std::net::SocketAddr>,
     /// Whether it speaks TLS.
     pub is_tls: bool,
     /// The admin key, where one was made.
@@ -97,8 +99,7 @@ pub struct Node {
     control: Control,
     log: Arc<RequestLog>,
     gateway: Arc<Gateway>,
-    api: Arc<Api>,
-    listener: Listener,
+    listeners: Vec<(Listener, Arc<Api>)>,
     tasks: Tasks,
     agent: tokio::task::JoinHandle<()>,
     agent_stop: tokio_util::sync::CancellationToken,
@@ -153,29 +154,37 @@ impl Node {
         let admin = ports::admin(&control, &gateway, &log, &config);
         let first = first::writes(&admin, &config, apply_file).await?;
         ports::follow_servers(&control, &federation, &tasks);
-        let listener = bind(&config).await?;
-        let address = listener
-            .address()
-            .map_err(|source| Error::Bind { address: config.listen.0, source })?;
+        let (listener, address) = bind(&config, config.listen.0).await?;
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let public_url =
             config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
         // Set once, here.
         let _ = gateway.public_url.set(public_url);
-        let api = Arc::new(Api {
-            mcp: mcp_server(&control, &federation, &clock, &tasks)?,
-            executor: Executor::new(Arc::new(federation), tasks.clone()),
-            admin: crate::api::admin::router(admin),
-            gateway: Arc::clone(&gateway),
-        });
+        let mcp = mcp_server(&control, &federation, &clock, &tasks)?;
+        let executor = Executor::new(Arc::new(federation), tasks.clone());
+        let admin = crate::api::admin::router(admin);
+        let api = |serves: Serves| {
+            let (mcp, executor, admin) = (mcp.clone(), executor.clone(), admin.clone());
+            Arc::new(Api { mcp, executor, admin, gateway: Arc::clone(&gateway), serves })
+        };
+        let mut admin_address = None;
+        let listeners = match config.admin.listen {
+            None => vec![(listener, api(Serves::All))],
+            Some(apart) => {
+                let (admin_listener, at) = bind(&config, apart.0).await?;
+                admin_address = Some(at);
+                vec![(listener, api(Serves::Data)), (admin_listener, api(Serves::Admin))]
+            }
+        };
         warm_up(&tasks);
         let started = Started {
             address,
+            admin_address,
             is_tls: config.tls.is_some(),
             admin_key: first.admin_key,
             virtual_keys: first.virtual_keys,
         };
-        Ok(Self { control, log, gateway, api, listener, tasks, agent, agent_stop, started })
+        Ok(Self { control, log, gateway, listeners, tasks, agent, agent_stop, started })
     }
 
     /// What the stages share, for tests and benches in this process.
@@ -186,26 +195,33 @@ impl Node {
 
     /// Serves until `stop` is ready, then drains: readiness fails, open requests end, at most [`DRAIN`].
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let Self { control, log, gateway, api, listener, tasks, agent, agent_stop, .. } = self;
+        let Self { control, log, gateway, listeners, tasks, agent, agent_stop, .. } = self;
         let accept = Tasks::default();
         let connections = Arc::clone(&gateway.connections);
         let mut failure = control.failure();
-        let serving = {
-            let accept = accept.clone();
-            tasks.spawn("listener", async move {
-                if !listener.serve(api, accept, connections, DRAIN).await {
-                    tracing::warn!("some requests were still open when the time to drain was over");
-                }
+        let serving: Vec<_> = listeners
+            .into_iter()
+            .map(|(listener, api)| {
+                let (accept, connections) = (accept.clone(), Arc::clone(&connections));
+                tasks.spawn("listener", async move {
+                    if !listener.serve(api, accept, connections, DRAIN).await {
+                        tracing::warn!(
+                            "some requests were still open when the time to drain was over"
+                        );
+                    }
+                })
             })
-        };
+            .collect();
         tokio::select! {
             () = stop => tracing::info!("asked to end: draining for at most {DRAIN:?}"),
             () = failed(&mut failure) => tracing::error!("the law failed on this node: ending"),
         }
         gateway.draining.store(true, std::sync::atomic::Ordering::Relaxed);
         accept.stop().cancel();
-        if serving.await.is_err() {
-            tracing::warn!("the listener's task failed");
+        for it in serving {
+            if it.await.is_err() {
+                tracing::warn!("a listener's task failed");
+            }
         }
         gateway.federation.shutdown(SHUTDOWN).await;
         agent_stop.cancel();
@@ -322,7 +338,10 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-async fn bind(config: &Config) -> Result<Listener, Error> {
+async fn bind(
+    config: &Config,
+    address: std::net::SocketAddr,
+) -> Result<(Listener, std::net::SocketAddr), Error> {
     let tls = match &config.tls {
         None => None,
         Some(tls) => {
@@ -342,10 +361,11 @@ async fn bind(config: &Config) -> Result<Listener, Error> {
             )?)
         }
     };
-    let address = config.listen.0;
-    Listener::bind(address, tls, config.limits.header.bytes())
-        .await
-        .map_err(|source| Error::Bind { address, source })
+    let failed = |source| Error::Bind { address, source };
+    let listener =
+        Listener::bind(address, tls, config.limits.header.bytes()).await.map_err(failed)?;
+    let bound = listener.address().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 fn mcp_server(

@@ -69,15 +69,20 @@ async fn answer(
     parts: &Parts,
     body: Incoming,
 ) -> Result<Response<Body>, Error> {
+    let clamp = clamp(&parts.headers)?;
     let seat = gateway.seat(caller)?;
     let body = read::body(gateway, &parts.headers, body).await?;
     let mut call = gateway.open_call(arrival, Kind::ModelCall, caller).await?;
     call.seat = Some(seat);
     match plan(gateway, view, caller, face, parts, body, &mut call) {
-        Ok((inbound, plan)) => {
-            let clamp = clamp(&parts.headers)?;
-            Run { gateway, caller, inbound, plan, clamp }.go(call).await
+        Ok((inbound, plan)) if counts_itself(&inbound, &plan) => {
+            // The target's vendor counts nothing in this dialect: the gateway's own estimate, and no call.
+            let tokens = althing_llm::tokens::estimate(inbound.body.len() as u64);
+            let answer = face.dialect.encode_count_reply(tokens);
+            call.close(&Ended::Ok(200));
+            Ok(json(Response::new(Body::full(answer))))
         }
+        Ok((inbound, plan)) => Run { gateway, caller, inbound, plan, clamp }.go(call).await,
         Err(error) => {
             call.close(&Ended::by(&error));
             Err(error)
@@ -126,6 +131,9 @@ fn plan<'a>(
         op if op.is_embedding() || op.is_count() => false,
         _ => scanned.stream(),
     };
+    let asks_for_events =
+        parts.uri.query().is_some_and(|it| it.split('&').any(|it| it == "alt=sse"));
+    let as_array = face.op == Op::StreamGenerate && !asks_for_events;
     let query = parts.uri.query().map(without_key);
     let inbound = Inbound {
         op: face.op,
@@ -134,10 +142,17 @@ fn plan<'a>(
         scan: scanned,
         model,
         stream,
+        as_array,
         query,
         headers: &parts.headers,
     };
     Ok((inbound, plan))
+}
+
+/// Whether tokens are to be counted for a target that cannot be asked.
+fn counts_itself(inbound: &Inbound<'_>, plan: &route::Plan) -> bool {
+    let speaks = |it: &route::Target| it.provider.vendor.speaks(inbound.op.dialect());
+    inbound.op.is_count() && !plan.targets.first().is_some_and(speaks)
 }
 
 fn scan_error(error: scan::Error) -> Error {

@@ -31,6 +31,9 @@ pub fn print_started(started: &Started) {
     let mut out = std::io::stdout().lock();
     // Nobody may be reading; the node runs all the same.
     let _ = writeln!(out, "althing listens on {scheme}://{}", started.address);
+    if let Some(address) = &started.admin_address {
+        let _ = writeln!(out, "administration is at {scheme}://{address}");
+    }
     if let Some(key) = &started.admin_key {
         let _ = writeln!(out, "admin key (shown once, kept as a hash): {}", key.expose_secret());
     }

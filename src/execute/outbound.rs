@@ -30,6 +30,8 @@ pub struct Inbound<'a> {
     pub model: Cow<'a, str>,
     /// Whether a stream is asked for.
     pub stream: bool,
+    /// Whether that stream is to be one JSON array (Gemini's, for a caller who did not ask for `alt=sse`).
+    pub as_array: bool,
     /// The query, without any key.
     pub query: Option<String>,
     /// The caller's headers.
@@ -97,9 +99,34 @@ pub fn prepare(
     translated(inbound, target, upstream, max_output)
 }
 
-/// Whether a body in the vendor's own dialect holds what this vendor refuses.
+/// Whether a body in the vendor's own dialect holds what this vendor refuses, or its stream must be written anew.
 fn must_translate(inbound: &Inbound<'_>, vendor: &Vendor) -> bool {
-    inbound.op == Op::Chat && vendor.quirks().must_translate(&inbound.body)
+    match inbound.op {
+        Op::Chat => vendor.quirks().must_translate(&inbound.body),
+        Op::StreamGenerate => inbound.as_array,
+        Op::Messages | Op::Responses => has_foreign_seal(inbound),
+        Op::Generate
+        | Op::Embeddings
+        | Op::CountMessages
+        | Op::Embed
+        | Op::BatchEmbed
+        | Op::CountGemini => false,
+    }
+}
+
+/// Whether reasoning that another vendor sealed stands in the conversation: its own vendor alone takes it back, so it
+/// must be left out for this one.
+fn has_foreign_seal(inbound: &Inbound<'_>) -> bool {
+    const MARKS: [(&str, &[u8]); 4] = [
+        ("anthropic", b"\"anthropic:"),
+        ("gemini", b"\"gemini:"),
+        ("openai", b"\"openai:"),
+        ("openai_responses", b"\"openai_responses:"),
+    ];
+    let own = inbound.op.dialect();
+    MARKS
+        .iter()
+        .any(|(owner, mark)| *owner != own && memchr::memmem::find(&inbound.body, mark).is_some())
 }
 
 fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> Outbound {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use althing_llm::chat::Alias;
-use althing_llm::dialect::{Dialect, ReplyContext};
+use althing_llm::dialect::{Dialect, ReplyContext, gemini};
 use althing_llm::sse;
 use althing_llm::tap::{self, Shape, Tap};
 use althing_llm::tokens;
@@ -181,15 +181,21 @@ fn stream(
     let parts = Parts {
         upstream,
         way,
-        encoder: run.inbound.dialect.stream_encoder(&context),
+        encoder: if run.inbound.as_array {
+            gemini::array_encoder(&context)
+        } else {
+            run.inbound.dialect.stream_encoder(&context)
+        },
         call,
         input_estimate: bound.input,
         idle: run.gateway.settings.idle_stream,
+        within: run.gateway.settings.request_timeout,
         status: status.as_u16(),
         request_id,
     };
-    headers
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    let kind =
+        if run.inbound.as_array { "application/json" } else { "text/event-stream; charset=utf-8" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let mut response = Response::new(Body::Pass(Box::new(PassBody::new(parts))));
     *response.status_mut() = status;

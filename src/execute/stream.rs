@@ -70,6 +70,8 @@ pub struct Parts {
     pub input_estimate: u64,
     /// How long the upstream may be silent.
     pub idle: Duration,
+    /// How long the whole call may take, from its beginning.
+    pub within: Duration,
     /// The status the caller was answered with.
     pub status: u16,
     /// The request's id, for error events.
@@ -101,10 +103,11 @@ impl PassBody {
         Self { parts: Some(Box::new(parts)), silence, heard: now }
     }
 
-    /// Whether the upstream has been silent for too long. The timer is only moved when it fires, not at each chunk.
-    fn poll_silence(&mut self, idle: Duration, cx: &mut Context<'_>) -> bool {
+    /// Whether the upstream has been silent for too long, or the call has taken as long as it may. The timer is only
+    /// moved when it fires, not at each chunk.
+    fn poll_silence(&mut self, idle: Duration, until: Instant, cx: &mut Context<'_>) -> bool {
         while self.silence.as_mut().poll(cx).is_ready() {
-            let due = self.heard + idle;
+            let due = (self.heard + idle).min(until);
             if due <= Instant::now() {
                 return true;
             }
@@ -132,15 +135,16 @@ impl HttpBody for PassBody {
             let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
             let polled = Pin::new(&mut parts.upstream).poll_frame(cx);
             let (status, idle) = (parts.status, parts.idle);
+            let until = parts.call.started() + parts.within;
             let step = match polled {
                 Poll::Pending => {
-                    if !self.poll_silence(idle, cx) {
+                    if !self.poll_silence(idle, until, cx) {
                         return Poll::Pending;
                     }
                     let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
                     let error = Error::new(
                         Code::UpstreamTimeout,
-                        "the upstream fell silent in the middle of its stream",
+                        "the upstream fell silent in the middle of its stream, or the call took as long as `limits.request_timeout` allows",
                     );
                     Err((parts.fail(&error), error))
                 }

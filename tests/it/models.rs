@@ -229,3 +229,48 @@ fn tokens_are_counted_by_the_vendor_where_it_can() {
         assert_eq!(answer.json(), json!({ "input_tokens": 42 }));
     });
 }
+
+#[test]
+fn tokens_are_estimated_where_the_vendor_cannot_be_asked() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        let body = json!({ "model": "up/ok", "messages": [{ "role": "user", "content": "hi" }] });
+        let answer = gateway.post("/v1/messages/count_tokens", KEY, &body).await;
+        assert!(0 < answer.json()["input_tokens"].as_u64().expect("a number"), "{}", answer.text());
+        assert_eq!(upstream.count(), 0);
+    });
+}
+
+#[test]
+fn a_gemini_stream_without_alt_sse_is_one_json_array() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        for provider in ["gem", "up"] {
+            let body = json!({ "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] });
+            let path = format!("/genai/v1beta/models/{provider}/ok:streamGenerateContent");
+            let answer = gateway.post(&path, KEY, &body).await;
+            let json = answer.json();
+            let pieces = json.as_array().expect("an array");
+            let text: String = pieces
+                .iter()
+                .filter_map(|it| it["candidates"][0]["content"]["parts"][0]["text"].as_str())
+                .collect();
+            assert_eq!(text, TEXT, "{provider}: {json}");
+        }
+    });
+}
+
+#[test]
+fn reasoning_that_another_vendor_sealed_does_not_reach_this_one() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        let body = json!({ "model": "ant/ok", "max_tokens": 64, "messages": [
+            { "role": "user", "content": "hi" },
+            { "role": "assistant", "content": [
+                { "type": "thinking", "thinking": "hm", "signature": "gemini:abc" }, { "type": "text", "text": "yes" }] },
+            { "role": "user", "content": "go on" }] });
+        let answer = gateway.post("/anthropic/v1/messages", KEY, &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(!upstream.last().body.to_string().contains("gemini:"), "{}", upstream.last().body);
+    });
+}

@@ -172,3 +172,22 @@ fn a_stale_write_is_refused_by_its_etag() {
         );
     });
 }
+
+#[test]
+fn administration_at_an_address_of_its_own_is_served_nowhere_else() {
+    run(async {
+        let port = {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+            socket.local_addr().expect("address").port()
+        };
+        let admin = crate::support::gateway::ADMIN;
+        let yaml = format!("admin: {{ key: {admin}, listen: \"127.0.0.1:{port}\" }}");
+        let gateway = Gateway::start(&yaml).await;
+        assert_eq!(gateway.get("/api/status", admin).await.status, 404);
+        let at = |path: &str| format!("http://127.0.0.1:{port}{path}");
+        let there = gateway.http.get(at("/api/status")).bearer_auth(admin);
+        assert_eq!(gateway.send(there).await.status, 200);
+        assert_eq!(gateway.send(gateway.http.get(at("/v1/models"))).await.status, 404);
+        assert_eq!(gateway.send(gateway.http.get(at("/readyz"))).await.status, 200);
+    });
+}
