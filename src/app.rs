@@ -280,10 +280,8 @@ fn start_agent(
 fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<RequestLog, Error> {
     let dir = config.node.data_dir.join("records");
     let mut options = request_log::Options::new(&dir);
-    let days = |span: althing_domain::policy::Span| {
-        u32::try_from(span.0.get().div_ceil(DAY_MS)).unwrap_or(u32::MAX)
-    };
-    options.keep_days = days(config.records.keep);
+    let days = config.records.keep.0.get().div_ceil(DAY_MS);
+    options.keep_days = u32::try_from(days).unwrap_or(u32::MAX);
     options.bodies_keep_days = options.keep_days;
     options.disk_bytes_max = config.records.max_disk.0;
     let clock = Arc::clone(clock);

@@ -122,7 +122,7 @@ impl Run<'_> {
         match held {
             None => {
                 let ticket = money::admit(self, target, &mut bound).await?;
-                *held = Some(Held::Ticket(ticket));
+                *held = Some(Held::Ticket(Box::new(ticket)));
             }
             Some(Held::Ticket(ticket)) => {
                 ticket.target(target.limits.as_ref(), &bound.ask).await.map_err(Error::from)?;
@@ -135,7 +135,7 @@ impl Run<'_> {
 
 /// What a run holds of rates and money.
 enum Held {
-    Ticket(Ticket),
+    Ticket(Box<Ticket>),
     /// The call has it now.
     Started,
 }

@@ -37,7 +37,8 @@ pub async fn serve(
         Ok(it) => it,
         Err(error) => return failure(face.dialect, &error, arrival),
     };
-    let answered = answer(gateway, arrival, &view, &caller, &face, parts, body).await;
+    let asked = Asked { gateway, view: &view, caller: &caller, face: &face, parts };
+    let answered = answer(&asked, arrival, body).await;
     let mut response = answered.unwrap_or_else(|error| failure(face.dialect, &error, arrival));
     super::limits::put(&caller, response.headers_mut());
     response
@@ -60,21 +61,27 @@ pub fn failure(dialect: &dyn Dialect, error: &Error, arrival: Arrival) -> Respon
     response
 }
 
+/// A request whose caller is known.
+struct Asked<'a> {
+    gateway: &'a Arc<Gateway>,
+    view: &'a Arc<View>,
+    caller: &'a Arc<KeyView>,
+    face: &'a Face<'a>,
+    parts: &'a Parts,
+}
+
 async fn answer(
-    gateway: &Arc<Gateway>,
+    asked: &Asked<'_>,
     arrival: Arrival,
-    view: &Arc<View>,
-    caller: &Arc<KeyView>,
-    face: &Face<'_>,
-    parts: &Parts,
     body: Incoming,
 ) -> Result<Response<Body>, Error> {
+    let &Asked { gateway, caller, face, parts, .. } = asked;
     let clamp = clamp(&parts.headers)?;
     let seat = gateway.seat(caller)?;
     let body = read::body(gateway, &parts.headers, body).await?;
     let mut call = gateway.open_call(arrival, Kind::ModelCall, caller).await?;
     call.seat = Some(seat);
-    match plan(gateway, view, caller, face, parts, body, &mut call) {
+    match plan(asked, body, &mut call) {
         Ok((inbound, plan)) if counts_itself(&inbound, &plan) => {
             // The target's vendor counts nothing in this dialect: the gateway's own estimate, and no call.
             let tokens = althing_llm::tokens::estimate(inbound.body.len() as u64);
@@ -91,23 +98,20 @@ async fn answer(
 }
 
 fn plan<'a>(
-    gateway: &Arc<Gateway>,
-    view: &Arc<View>,
-    caller: &Arc<KeyView>,
-    face: &'a Face<'_>,
-    parts: &'a Parts,
+    asked: &Asked<'a>,
     body: Bytes,
     call: &mut Call,
 ) -> Result<(Inbound<'a>, route::Plan), Error> {
-    let mut scanned = scan::scan(&body).map_err(|it| scan_error(it))?;
+    let &Asked { gateway, view, caller, face, parts } = asked;
+    let mut scanned = scan::scan(&body).map_err(scan_error)?;
     let mut body = body;
-    if !face.op.is_embedding() && !face.op.is_count() {
-        if let Some(with_tools) =
+    if !face.op.is_embedding()
+        && !face.op.is_count()
+        && let Some(with_tools) =
             tools_for(gateway, view, caller, face.op.dialect(), &parts.headers, &body)?
-        {
-            body = with_tools.into();
-            scanned = scan::scan(&body).map_err(|it| scan_error(it))?;
-        }
+    {
+        body = with_tools.into();
+        scanned = scan::scan(&body).map_err(scan_error)?;
     }
     let model: Cow<'a, str> = match &face.model {
         Some(model) => Cow::Borrowed(model.strip_prefix("models/").unwrap_or(model)),
@@ -121,7 +125,7 @@ fn plan<'a>(
         ),
     };
     call.record.model = Some(Arc::from(&*model));
-    let fallbacks = scanned.fallbacks(&body).map_err(|it| scan_error(it))?;
+    let fallbacks = scanned.fallbacks(&body).map_err(scan_error)?;
     let wanted = Wanted { model: &model, fallbacks: &fallbacks, dialect: face.op.dialect() };
     let plan = route::plan(view, caller, &wanted)?;
     drop(fallbacks);

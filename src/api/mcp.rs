@@ -91,10 +91,8 @@ pub fn check_origin(gateway: &Gateway, request: &Request<Incoming>) -> Result<()
         let is_same =
             origin.split_once("://").is_some_and(|(_, rest)| !host.is_empty() && rest == host);
         let is_listed = gateway.settings.origins.iter().any(|it| it == origin);
-        if !is_listed
-            && !(is_same && is_local_name(host))
-            && !(is_same && gateway.settings.auth == auth::Mode::Keys)
-        {
+        let is_own = is_same && (is_local_name(host) || gateway.settings.auth == auth::Mode::Keys);
+        if !is_listed && !is_own {
             let text = "this origin may not call: an administrator lists it in `browsers.origins`";
             return Err(Error::new(Code::Forbidden, text));
         }

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 pub(super) type Published = Arc<ArcSwap<State>>;
 
 /// Follows the law: called with what a command changed, or with nothing where the whole state is another (a snapshot).
+///
 /// Called before the command is acknowledged, so what follows from the law holds when its writer hears of it.
 pub type Follower = Box<dyn FnMut(&State, Option<&Changes>) + Send>;
 

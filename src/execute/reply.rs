@@ -210,7 +210,7 @@ fn way(run: &Run<'_>, answered: &Answered<'_>) -> Way {
             let tap = Tap::new(shape);
             let hides =
                 run.inbound.op == Op::Chat && run.inbound.scan.include_usage() != Some(true);
-            return Way::Pass { tap: if hides { tap.hiding_usage() } else { tap } };
+            return Way::Pass { tap: Box::new(if hides { tap.hiding_usage() } else { tap }) };
         }
         ReplyWay::From(dialect) | ReplyWay::Embeddings(dialect, _) => *dialect,
     };

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
@@ -32,7 +32,7 @@ pub enum Way {
     /// As they are.
     Pass {
         /// What watches them.
-        tap: Tap,
+        tap: Box<Tap>,
     },
     /// From one dialect to another.
     Translate(Box<Translation>),
@@ -146,9 +146,9 @@ impl HttpBody for PassBody {
                         Code::UpstreamTimeout,
                         "the upstream fell silent in the middle of its stream, or the call took as long as `limits.request_timeout` allows",
                     );
-                    Err((parts.fail(&error), error))
+                    Err(Box::new((parts.fail(&error), error)))
                 }
-                ready => match ready!(ready) {
+                Poll::Ready(polled) => match polled {
                     Some(Ok(frame)) => {
                         self.heard = Instant::now();
                         let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
@@ -163,7 +163,7 @@ impl HttpBody for PassBody {
                             Code::UpstreamFailed,
                             "the upstream's connection broke in the middle of its stream",
                         );
-                        Err((parts.fail(&error), error))
+                        Err(Box::new((parts.fail(&error), error)))
                     }
                     None => parts.finish().map(Step::End),
                 },
@@ -175,7 +175,8 @@ impl HttpBody for PassBody {
                     self.end(&Ended::Ok(status));
                     return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
                 }
-                Err((bytes, error)) => {
+                Err(broken) => {
+                    let (bytes, error) = *broken;
                     self.end(&Ended::Failed(status, error.code));
                     return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
                 }
@@ -192,7 +193,9 @@ impl HttpBody for PassBody {
     }
 }
 
-type Stepped = Result<Step, (Bytes, Error)>;
+/// A stream that failed: its last bytes, and why.
+type Broken = Box<(Bytes, Error)>;
+type Stepped = Result<Step, Broken>;
 
 impl Parts {
     /// Takes the upstream's next bytes.
@@ -219,7 +222,7 @@ impl Parts {
     }
 
     /// The upstream ended: whole, or cut short.
-    fn finish(&mut self) -> Result<Bytes, (Bytes, Error)> {
+    fn finish(&mut self) -> Result<Bytes, Broken> {
         let (bytes, is_whole, failure) = match &mut self.way {
             Way::Pass { tap } => {
                 let bytes = tap.finish();
@@ -236,16 +239,15 @@ impl Parts {
         }
         if failure {
             // The vendor's own error event has passed or was translated.
-            return Err((
-                bytes,
-                Error::new(Code::UpstreamFailed, "the upstream ended its stream with an error"),
-            ));
+            let error =
+                Error::new(Code::UpstreamFailed, "the upstream ended its stream with an error");
+            return Err(Box::new((bytes, error)));
         }
         let error =
             Error::new(Code::UpstreamFailed, "the upstream's stream stopped before its end");
         let mut all = bytes.to_vec();
         all.extend_from_slice(&self.fail(&error));
-        Err((all.into(), error))
+        Err(Box::new((all.into(), error)))
     }
 
     /// Notes what was used so far, and reserves more where that is needed. Where there is no more money: the ending.
@@ -344,7 +346,7 @@ impl Translation {
                 Event::Usage(usage) => self.usage = Some(*usage),
                 Event::Done => self.is_whole = true,
                 Event::Error { kind, message } => {
-                    self.failure = Some((kind.clone(), message.clone()))
+                    self.failure = Some((kind.clone(), message.clone()));
                 }
                 Event::Start { .. }
                 | Event::BlockStart { .. }

@@ -18,7 +18,10 @@ async fn start() -> (Upstream, Gateway) {
     (upstream, gateway)
 }
 
-fn faces() -> [(&'static str, fn(&str, bool) -> (String, Value)); 4] {
+/// From a model and whether to stream, to a path and a body.
+type Face = fn(&str, bool) -> (String, Value);
+
+fn faces() -> [(&'static str, Face); 4] {
     [
         ("chat", |model, stream| {
             let body = json!({ "model": model, "stream": stream, "messages": [{ "role": "user", "content": "hi" }] });

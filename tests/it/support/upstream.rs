@@ -158,7 +158,10 @@ fn plain(status: StatusCode, kind: &str, text: &str) -> Response<Body> {
 fn answer(books: &Books, path: &str, body: &Value, model: &str) -> Response<Body> {
     let streams = body["stream"] == true || path.ends_with("streamGenerateContent");
     let output = if model == "long" {
-        body["max_tokens"].as_u64().or(body["max_completion_tokens"].as_u64()).unwrap_or(400)
+        body["max_tokens"]
+            .as_u64()
+            .or_else(|| body["max_completion_tokens"].as_u64())
+            .unwrap_or(400)
     } else {
         OUTPUT
     };
@@ -206,8 +209,8 @@ fn wants_tool(body: &Value) -> Option<String> {
     let tool = &body["tools"][0];
     let name = tool["function"]["name"]
         .as_str()
-        .or(tool["name"].as_str())
-        .or(tool["functionDeclarations"][0]["name"].as_str())?;
+        .or_else(|| tool["name"].as_str())
+        .or_else(|| tool["functionDeclarations"][0]["name"].as_str())?;
     (!is_answered).then(|| name.to_owned())
 }
 
