@@ -1,1 +1,1 @@
-//! jepsen
+//! Fault injection and checkers against real processes. Empty until the cluster issue; it shares no code with what it tests.
