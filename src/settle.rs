@@ -7,6 +7,7 @@ mod recorder;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
 use althing_llm::price::{self, Price};
@@ -38,6 +39,9 @@ pub struct Call {
     pub seat: Option<Seat>,
     usage: Usage,
     started: Instant,
+    /// When the gateway began to work on it itself; `None` while it waits for somebody else.
+    working_since: Option<Instant>,
+    overhead: Duration,
     room: Option<Room>,
     recorder: Arc<Recorder>,
     metrics: Arc<Metrics>,
@@ -97,11 +101,25 @@ impl Call {
             seat: None,
             usage: Usage::default(),
             started,
+            working_since: Some(Instant::now()),
+            overhead: Duration::ZERO,
             room: Some(room),
             recorder: Arc::clone(recorder),
             metrics: Arc::clone(metrics),
             closed: false,
         }
+    }
+
+    /// From here on the call waits for somebody else: time that is not counted as the gateway's own.
+    pub fn pause(&mut self) {
+        if let Some(since) = self.working_since.take() {
+            self.overhead += since.elapsed();
+        }
+    }
+
+    /// From here on the gateway works on it itself.
+    pub fn resume(&mut self) {
+        self.working_since = Some(Instant::now());
     }
 
     /// When the request began.
@@ -149,9 +167,11 @@ impl Call {
         self.closed = true;
         let cost = self.settle(ended);
         let latency = self.started.elapsed();
+        self.pause();
         let usage = self.usage;
         let record = &mut self.record;
         record.cost_nano_usd = cost.0;
+        record.overhead_us = u64::try_from(self.overhead.as_micros()).unwrap_or(u64::MAX);
         record.latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
         record.tokens = Tokens {
             input: usage.input,
@@ -174,6 +194,7 @@ impl Call {
         }
         self.metrics.in_flight.dec();
         self.metrics.duration.observe(latency.as_secs_f64());
+        self.metrics.overhead.observe(self.overhead.as_secs_f64());
     }
 
     fn settle(&mut self, ended: &Ended) -> NanoUsd {

@@ -54,7 +54,10 @@ pub async fn target<'t>(
         let key = if keys.is_empty() { None } else { keys.get(at as usize % keys.len()).copied() };
         call.record.attempts += 1;
         call.record.provider_key = key.map(|it| std::sync::Arc::clone(&it.name));
-        let (verdict, error, headers) = match send(run, target, &outbound, key).await {
+        call.pause();
+        let sent = send(run, target, &outbound, key).await;
+        call.resume();
+        let (verdict, error, headers) = match sent {
             Ok(response) if retry::judge(response.status()) == Verdict::Answer => {
                 run.gateway.metrics.attempt(target.provider.name.as_str(), "ok");
                 return Tried::Answered(Answered { target, outbound, response });

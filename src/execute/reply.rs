@@ -76,12 +76,14 @@ async fn whole(
     call: &mut Call,
 ) -> Result<(StatusCode, Bytes), Error> {
     let status = answered.response.status();
+    call.pause();
     let body = collect(
         answered.response.into_body(),
         REPLY_BYTES_MAX,
         run.gateway.settings.request_timeout,
     )
     .await;
+    call.resume();
     let body = match body {
         Ok(it) => it,
         Err(error) => {
@@ -171,12 +173,14 @@ fn stream(
     answered: Answered<'_>,
     bound: Bound,
     mut headers: HeaderMap,
-    call: Call,
+    mut call: Call,
 ) -> Response<Body> {
     let status = answered.response.status();
     let context = context(run, &call, &answered.outbound.aliases);
     let request_id = uuid::Uuid::from_u128(call.record.id).to_string();
     let way = way(run, &answered);
+    // From here on the caller's connection and the upstream set the pace.
+    call.pause();
     let upstream: Incoming = answered.response.into_body();
     let parts = Parts {
         upstream,

@@ -124,7 +124,10 @@ impl KeyCaller {
         call.running = Some(ticket.start());
         call.fee = request.tool.price;
         call.record.attempts = 1;
-        match self.gateway.federation.call(request.into_call()).await {
+        call.pause();
+        let outcome = self.gateway.federation.call(request.into_call()).await;
+        call.resume();
+        match outcome {
             Ok(outcome) => Ok(outcome.result),
             Err(error) => {
                 if error.is_without_effect() {

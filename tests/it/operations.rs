@@ -44,6 +44,7 @@ fn metrics_pass_promtool_and_count_calls() {
             ),
             "{text}"
         );
+        assert!(text.contains("althing_overhead_seconds_count 1"), "{text}");
         let mut promtool = tokio::process::Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
