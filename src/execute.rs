@@ -97,12 +97,16 @@ impl Run<'_> {
             if let (Some(running), true) = (&mut call.running, bound.is_dirty) {
                 running.target(target.limits.as_ref(), &bound.ask).await.map_err(Error::from)?;
             }
-            match attempt::target(self, target, outbound, call).await {
+            match attempt::target(self, target, outbound, (call, &bound)).await {
                 Tried::Answered(answered) => return Ok((answered, bound)),
                 Tried::Failed(error) => last = error,
                 Tried::Final(error) => {
                     last = error;
                     break;
+                }
+                Tried::Lost(error) => {
+                    call.meter(bound.lost(), true);
+                    return Err(error);
                 }
             }
             if retry::ATTEMPTS_MAX <= call.record.attempts {

@@ -10,6 +10,7 @@ use rand::RngExt;
 use smallvec::SmallVec;
 
 use super::egress::SendError;
+use super::money::Bound;
 use super::outbound::Outbound;
 use super::retry::{self, Verdict};
 use super::{Answered, Run};
@@ -32,6 +33,8 @@ pub enum Tried<'t> {
     Failed(Error),
     /// The request is at fault.
     Final(Error),
+    /// The request was sent and its reply never came: the vendor may bill it, and would bill a second one too.
+    Lost(Error),
 }
 
 /// Tries `target`.
@@ -39,7 +42,7 @@ pub async fn target<'t>(
     run: &Run<'_>,
     target: &'t Target,
     outbound: Outbound,
-    call: &mut Call,
+    (call, bound): (&mut Call, &Bound),
 ) -> Tried<'t> {
     let keys = keys(&target.provider, &target.model);
     if keys.is_empty() && !target.provider.keys.is_empty() {
@@ -66,6 +69,10 @@ pub async fn target<'t>(
                 let (verdict, headers) =
                     (retry::judge(response.status()), response.headers().clone());
                 (verdict, failure(target, key, response).await, Some(headers))
+            }
+            Err(error) if bound.is_strict && error.code != Code::UpstreamUnreachable => {
+                run.gateway.metrics.attempt(target.provider.name.as_str(), "lost");
+                return Tried::Lost(error);
             }
             Err(error) => (Verdict::Again, error, None),
         };

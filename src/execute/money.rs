@@ -2,8 +2,8 @@
 
 use althing_domain::money::NanoUsd;
 use althing_llm::catalog;
-use althing_llm::price::Price;
 use althing_llm::tokens;
+use althing_llm::usage::Usage;
 
 use super::Run;
 use crate::admit::{self, Ask, Mono, Refusal, STREAM_SLICE_TOKENS, Ticket};
@@ -31,6 +31,10 @@ pub struct Bound {
     pub ask: Ask,
     /// A bound on its input tokens.
     pub input: u64,
+    /// The output tokens that are reserved, over all alternatives.
+    pub output: u64,
+    /// Whether a strict budget bounds it, so that what nobody states counts at its bound.
+    pub is_strict: bool,
     /// The most output tokens, where money or the key bound them below what the caller asked for.
     pub max_output: Option<u64>,
     /// Whether what the call holds must be fitted to this.
@@ -38,6 +42,29 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// What a call is taken to have used whose reply was lost: under a strict budget all that was reserved, since its
+    /// vendor may bill it.
+    #[must_use]
+    pub fn lost(&self) -> Usage {
+        if self.is_strict {
+            Usage { input: self.input, output: self.output, ..Usage::default() }
+        } else {
+            Usage::default()
+        }
+    }
+
+    /// What a call is taken to have used whose vendor states nothing, by the bytes that went each way: under a strict
+    /// budget a token a byte within what was reserved, else a guess.
+    #[must_use]
+    pub fn unstated(&self, request_bytes: u64, reply_bytes: u64) -> Usage {
+        let (input, output) = if self.is_strict {
+            (self.input, self.output.min(reply_bytes))
+        } else {
+            (tokens::estimate(request_bytes), tokens::upper_bound_output(reply_bytes))
+        };
+        Usage { input, output, ..Usage::default() }
+    }
+
     /// What `run` needs at `target`.
     ///
     /// # Errors
@@ -51,7 +78,7 @@ impl Bound {
             || target.limits.as_ref().is_some_and(|it| it.has_strict_budget());
         let upper = match (is_strict, target.price) {
             (false, _) => NanoUsd::ZERO,
-            (true, Some(price)) => upper(run, &price, input, output),
+            (true, Some(price)) => price.upper_bound(input, reserved(run, output)),
             (true, None) => return Err(price_unknown(target)),
         };
         let tokens = if run.inbound.op.is_embedding() {
@@ -64,7 +91,8 @@ impl Bound {
         let is_ours = run.inbound.scan.max_output().is_none() && listed_cap(target) != Some(output);
         let max_output =
             (is_ours && is_strict && !run.inbound.stream && 0 < output).then_some(output);
-        Ok(Self { ask, input, max_output, is_dirty: false })
+        let output = reserved(run, output);
+        Ok(Self { ask, input, output, is_strict, max_output, is_dirty: false })
     }
 }
 
@@ -88,11 +116,10 @@ fn context(target: &Target) -> u64 {
     listed.and_then(|it| it.context_tokens).unwrap_or(u64::MAX)
 }
 
-fn upper(run: &Run<'_>, price: &Price, input: u64, output: u64) -> NanoUsd {
+/// The output tokens to reserve: of all alternatives; of a stream, which is metered and cut, the first slice.
+fn reserved(run: &Run<'_>, output: u64) -> u64 {
     let output = output.saturating_mul(run.inbound.scan.choices());
-    // A stream is metered and cut, so it reserves as it goes.
-    let output = if run.inbound.stream { output.min(STREAM_SLICE_TOKENS) } else { output };
-    price.upper_bound(input, output)
+    if run.inbound.stream { output.min(STREAM_SLICE_TOKENS) } else { output }
 }
 
 /// Takes rates and money for the first target. Where money is short and the reply may be shortened, it is.
@@ -113,6 +140,7 @@ pub async fn admit(run: &Run<'_>, target: &Target, bound: &mut Bound) -> Result<
         if 0 < output {
             bound.ask.upper = price.upper_bound(bound.input, output.saturating_mul(choices));
             bound.max_output = Some(output);
+            bound.output = output.saturating_mul(choices);
             return take(run, target, bound.ask).await.map_err(Error::from);
         }
     }

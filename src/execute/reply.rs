@@ -8,7 +8,6 @@ use althing_llm::chat::Alias;
 use althing_llm::dialect::{Dialect, ReplyContext, gemini};
 use althing_llm::sse;
 use althing_llm::tap::{self, Shape, Tap};
-use althing_llm::tokens;
 use althing_llm::usage::Usage;
 use althing_storage::record::{Bodies, Body as KeptBody};
 use bytes::Bytes;
@@ -44,7 +43,7 @@ pub async fn deliver(
     if is_stream {
         return Ok(stream(run, answered, bound, headers, call));
     }
-    let whole = whole(run, answered, &mut call).await;
+    let whole = whole(run, answered, bound, &mut call).await;
     match whole {
         Ok((status, body)) => {
             call.close(&Ended::Ok(status.as_u16()));
@@ -73,6 +72,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 async fn whole(
     run: &Run<'_>,
     answered: Answered<'_>,
+    bound: Bound,
     call: &mut Call,
 ) -> Result<(StatusCode, Bytes), Error> {
     let status = answered.response.status();
@@ -87,15 +87,15 @@ async fn whole(
     let body = match body {
         Ok(it) => it,
         Err(error) => {
-            // What was generated may be billed: the reservation stands as the cost.
-            call.meter(estimated(run, 0), true);
+            call.meter(bound.lost(), true);
             return Err(error);
         }
     };
     let result = match &answered.outbound.reply {
-        ReplyWay::Same => same(run, &body, call).map(|()| body.clone()),
+        ReplyWay::Same => same(run, bound, &body, call).map(|()| body.clone()),
         ReplyWay::From(dialect) => {
-            translate(run, *dialect, &body, call, &answered.outbound.aliases)
+            let unstated = bound.unstated(run.inbound.body.len() as u64, body.len() as u64);
+            translate((run, unstated), *dialect, &body, call, &answered.outbound.aliases)
         }
         ReplyWay::Embeddings(dialect, request) => {
             dialect.decode_embed_reply(&body).map_err(refusal).map(|mut reply| {
@@ -110,7 +110,7 @@ async fn whole(
 }
 
 /// Reads usage from a reply that passes as it is.
-fn same(run: &Run<'_>, body: &Bytes, call: &mut Call) -> Result<(), Error> {
+fn same(run: &Run<'_>, bound: Bound, body: &Bytes, call: &mut Call) -> Result<(), Error> {
     if run.inbound.op.is_count() {
         return Ok(());
     }
@@ -119,7 +119,7 @@ fn same(run: &Run<'_>, body: &Bytes, call: &mut Call) -> Result<(), Error> {
         call.meter(usage, false);
         return Ok(());
     }
-    call.meter(estimated(run, body.len() as u64), true);
+    call.meter(bound.unstated(run.inbound.body.len() as u64, body.len() as u64), true);
     // Without usage it may be no reply at all.
     match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
         Ok(_) => Ok(()),
@@ -131,31 +131,22 @@ fn same(run: &Run<'_>, body: &Bytes, call: &mut Call) -> Result<(), Error> {
 }
 
 fn translate(
-    run: &Run<'_>,
+    (run, unstated): (&Run<'_>, Usage),
     upstream: &dyn Dialect,
     body: &[u8],
     call: &mut Call,
     aliases: &Arc<[Alias]>,
 ) -> Result<Bytes, Error> {
     let reply = upstream.decode_reply(body).map_err(|error| {
-        call.meter(estimated(run, body.len() as u64), true);
+        call.meter(unstated, true);
         refusal(error)
     })?;
     if reply.usage == Usage::default() {
-        call.meter(estimated(run, body.len() as u64), true);
+        call.meter(unstated, true);
     } else {
         call.meter(reply.usage, false);
     }
     Ok(run.inbound.dialect.encode_reply(&reply, &context(run, call, aliases)).into())
-}
-
-/// What a call used where its vendor does not say, from the bytes that went each way.
-fn estimated(run: &Run<'_>, reply_bytes: u64) -> Usage {
-    Usage {
-        input: tokens::estimate(run.inbound.body.len() as u64),
-        output: tokens::upper_bound_output(reply_bytes),
-        ..Usage::default()
-    }
 }
 
 fn context(run: &Run<'_>, call: &Call, aliases: &Arc<[Alias]>) -> ReplyContext {

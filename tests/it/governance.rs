@@ -259,3 +259,21 @@ virtual_keys: [{ name: app, team: web, value: sk-test-usage-adds-up1, providers:
         }
     });
 }
+
+#[test]
+fn a_call_whose_reply_is_lost_counts_at_its_bound_and_is_not_made_twice() {
+    run(async {
+        let (upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-of-a-lost-reply, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "1" } }]"#,
+        )
+        .await;
+        let body = json!({ "model": "up/never", "max_tokens": 1000, "messages": [{ "role": "user", "content": "hi" }] });
+        let answer = gateway.post("/v1/chat/completions", "sk-test-of-a-lost-reply", &body).await;
+        assert_eq!(answer.status, 504, "{}", answer.text());
+        assert_eq!(upstream.count(), 1);
+        let key = gateway.get("/v1/key", "sk-test-of-a-lost-reply").await.json();
+        let settled: f64 =
+            key["budgets"][0]["settled_usd"].as_str().expect("settled").parse().expect("number");
+        assert!(0.002 <= settled, "the vendor may bill a thousand output tokens: {key}");
+    });
+}

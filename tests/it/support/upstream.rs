@@ -77,7 +77,7 @@ impl Upstream {
         let address = self.address;
         let price = r#"{ input_usd_per_million: "1", output_usd_per_million: "2" }"#;
         let prices = format!(
-            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, slow-50: {price}, long: {price}, endless: {price} }}"
+            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price} }}"
         );
         format!(
             r#"
