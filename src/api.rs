@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod cors;
 pub mod face;
 pub mod limits;
 pub mod llm;
@@ -52,21 +53,23 @@ pub enum Serves {
 }
 
 impl Handler for Api {
-    async fn handle(
-        self: Arc<Self>,
-        peer: SocketAddr,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+    async fn handle(self: Arc<Self>, _: SocketAddr, request: Request<Incoming>) -> Response<Body> {
         let arrival = Arrival::now();
-        let method = request.method().clone();
-        let mut response = match self.check_edge(peer, &request) {
+        let origin = cors::listed(&self.gateway.settings.origins, request.headers());
+        let mut response = match self.check_edge(&request) {
             Err(error) => {
                 let dialect = face::dialect_of_path(request.uri().path());
                 llm::failure(dialect, &error, arrival)
             }
-            Ok(()) => self.route(arrival, request).await,
+            Ok(()) => match origin.as_ref().and_then(|_| cors::preflight(&request)) {
+                Some(preflight) => preflight,
+                None => self.route(arrival, request).await,
+            },
         };
-        self.finish(arrival, &method, response.headers_mut());
+        self.finish(arrival, response.headers_mut());
+        if let Some(origin) = origin {
+            cors::allow(origin, response.headers_mut());
+        }
         response
     }
 }
@@ -146,7 +149,7 @@ impl Api {
     }
 
     /// What is checked before anything is read: header size, and who may ask from a browser.
-    fn check_edge(&self, _peer: SocketAddr, request: &Request<Incoming>) -> Result<(), Error> {
+    fn check_edge(&self, request: &Request<Incoming>) -> Result<(), Error> {
         let limit = self.gateway.settings.header_bytes_max;
         let bytes: usize = request
             .headers()
@@ -166,7 +169,7 @@ impl Api {
         mcp::check_origin(&self.gateway, request)
     }
 
-    fn finish(&self, arrival: Arrival, _method: &Method, headers: &mut HeaderMap) {
+    fn finish(&self, arrival: Arrival, headers: &mut HeaderMap) {
         let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
         let id = arrival.id.hyphenated().encode_lower(&mut buffer);
         if let Ok(id) = HeaderValue::from_str(id) {

@@ -192,3 +192,36 @@ fn administration_at_an_address_of_its_own_is_served_nowhere_else() {
         assert_eq!(gateway.send(gateway.http.get(at("/readyz"))).await.status, 200);
     });
 }
+
+#[test]
+fn a_page_of_a_listed_origin_may_call_and_others_may_not() {
+    run(async {
+        let gateway =
+            Gateway::start("browsers: { origins: [\"https://console.example.com\"] }").await;
+        let preflight = |origin: &str| {
+            gateway
+                .http
+                .request(reqwest::Method::OPTIONS, gateway.at("/v1/models"))
+                .header("origin", origin)
+                .header("access-control-request-method", "GET")
+                .header("access-control-request-headers", "authorization")
+        };
+        let allowed = gateway.send(preflight("https://console.example.com")).await;
+        assert_eq!(
+            (allowed.status, allowed.header("access-control-allow-headers")),
+            (204, "authorization")
+        );
+        assert_eq!(allowed.header("access-control-allow-origin"), "https://console.example.com");
+        for origin in ["https://evil.example.com", "null"] {
+            let refused = gateway.send(preflight(origin)).await;
+            assert_eq!(
+                (refused.status, refused.header("access-control-allow-origin")),
+                (403, ""),
+                "{origin}"
+            );
+        }
+        let rebound =
+            gateway.http.get(gateway.at("/healthz")).header("host", "althing.example.com");
+        assert_eq!(gateway.send(rebound).await.status, 403);
+    });
+}
