@@ -263,7 +263,7 @@ fn start_agent(
     clock: &Arc<dyn Clock>,
     tasks: &Tasks,
 ) -> (tokio::task::JoinHandle<()>, tokio_util::sync::CancellationToken) {
-    let incarnation = Incarnation::new(control.identity().incarnation);
+    let incarnation = Incarnation::of_start(control.identity().incarnation);
     let ledger = Arc::new(law::ledger(control));
     let agent = Agent::new((Arc::clone(cells), signals), ledger, Arc::clone(clock), incarnation);
     let agent = match UsageJournal::open(&control.dir().join("usage")) {

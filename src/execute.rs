@@ -95,7 +95,10 @@ impl Run<'_> {
                 held = Some(Held::Started);
             }
             if let (Some(running), true) = (&mut call.running, bound.is_dirty) {
-                running.target(target.limits.as_ref(), &bound.ask).await.map_err(Error::from)?;
+                // What led here is the answer, and another target may be within the budget.
+                if running.target(target.limits.as_ref(), &bound.ask).await.is_err() {
+                    continue;
+                }
             }
             match attempt::target(self, target, outbound, (call, &bound)).await {
                 Tried::Answered(answered) => return Ok((answered, bound)),
@@ -148,7 +151,7 @@ fn note_target(run: &Run<'_>, target: &Target, call: &mut Call) {
     call.record.provider = Some(Arc::clone(&target.provider.label));
     call.record.model = Some(Arc::clone(&target.model));
     call.record.stream = run.inbound.stream;
-    call.price = target.price.unwrap_or_default();
+    call.price = money::price(run, target).unwrap_or_default();
     call.series = Some(run.gateway.metrics.model(&target.provider.label, &target.model));
 }
 

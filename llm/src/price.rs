@@ -39,6 +39,7 @@ impl Price {
             Some(long) if long.above < input_tokens => ModelPrice {
                 input_usd_per_million: long.input,
                 output_usd_per_million: long.output,
+                // Never cheaper than listed, nor than the input it stands for where the list has no factor for it.
                 cached_input_usd_per_million: self
                     .base
                     .cached_input_usd_per_million
@@ -46,10 +47,20 @@ impl Price {
                 cache_write_usd_per_million: self
                     .base
                     .cache_write_usd_per_million
-                    .map(|it| it.max(long.input)),
+                    .map(|it| scaled(it, long.input, self.base.input_usd_per_million)),
             },
             _ => self.base,
         }
+    }
+
+    /// What a call costs that asks the vendor to keep its cache for an hour: writing costs twice the input then, which
+    /// no list has. Without a price for writing, writing costs nothing beside the input.
+    #[must_use]
+    pub fn with_hour_cache(mut self) -> Self {
+        let twice = PerMillion(self.base.input_usd_per_million.0.saturating_mul(2));
+        let write = &mut self.base.cache_write_usd_per_million;
+        *write = write.map(|it| it.max(twice));
+        self
     }
 
     /// The most that a call can cost: all input uncached (or written to the cache, where that is dearer), all of the output used.
@@ -72,6 +83,13 @@ impl Price {
                 .unwrap_or(u64::MAX),
         }
     }
+}
+
+/// `price` times `to / from`, rounded up, and never less than `to`: what writing the cache costs where input costs more.
+fn scaled(price: PerMillion, to: PerMillion, from: PerMillion) -> PerMillion {
+    let exact = u128::from(price.0) * u128::from(to.0);
+    let scaled = exact.div_ceil(u128::from(from.0.max(1)));
+    PerMillion(u64::try_from(scaled).unwrap_or(u64::MAX)).max(price).max(to)
 }
 
 /// What `usage` costs.
@@ -125,6 +143,22 @@ mod tests {
     fn a_long_prompt_costs_its_own_price_as_a_whole() {
         let usage = Usage { input: 200_001, output: 1, ..Usage::default() };
         assert_eq!(cost(&usage, &PRICE), NanoUsd(200_001 * 6_000 + 22_500));
+    }
+
+    #[test]
+    fn writing_the_cache_of_a_long_prompt_costs_its_share_more() {
+        let write = Usage { input: 300_000, cache_write: 300_000, ..Usage::default() };
+        assert_eq!(cost(&write, &PRICE), NanoUsd(300_000 * 7_500));
+        assert!(cost(&write, &PRICE) <= PRICE.upper_bound(300_000, 0));
+    }
+
+    #[test]
+    fn an_hour_of_cache_costs_twice_the_input_and_is_bounded_so() {
+        let write = Usage { input: 1_000, cache_write: 1_000, ..Usage::default() };
+        let hour = PRICE.with_hour_cache();
+        assert_eq!(cost(&write, &hour), NanoUsd(1_000 * 6_000));
+        assert_eq!(hour.upper_bound(1_000, 0), NanoUsd(1_000 * 6_000));
+        assert_eq!(hour.at(300_000).cache_write_usd_per_million, Some(PerMillion(12_000_000_000)));
     }
 
     #[test]

@@ -30,7 +30,8 @@ const EXCHANGE_WITHIN: Duration = Duration::from_secs(5);
 const HORIZON_REPORTS: u64 = 40;
 /// And at most this part of the limit, as the ledger would grant no more.
 const SLICE_OF_LIMIT: u64 = 20;
-/// The journal says this part of a budget's limit more than is charged, so that most requests write nothing.
+/// While requests run, the journal says this part of a budget's limit more than is charged (never more than was granted),
+/// so that most requests write nothing.
 pub const JOURNAL_AHEAD: u64 = 200;
 /// How many budgets go into one batch. The rest follows in the next exchange.
 const BATCH_MAX: usize = 4096;
@@ -46,8 +47,8 @@ pub struct Agent {
     /// Leases of former incarnations that requests still run under.
     retired: Vec<Retired>,
     journal: Option<UsageJournal>,
-    /// What earlier processes left in the journal, and the ledger has not heard of.
-    past: Vec<Finished>,
+    /// What earlier processes left in the journal, where the ledger has not heard of it.
+    past: Option<Vec<Finished>>,
 }
 
 /// Which life of the node spends. Shared with the usage journal.
@@ -55,6 +56,13 @@ pub struct Agent {
 pub struct Incarnation(Arc<AtomicU64>);
 
 impl Incarnation {
+    /// The first of the process that is the node's `start`-th. A process that renews it (see [`Agent::run`]) stays below
+    /// the next process's first: two processes must never hold the same lease.
+    #[must_use]
+    pub fn of_start(start: u64) -> Self {
+        Self::new(start.saturating_mul(1 << 20))
+    }
+
     /// Starts at `first`: larger than that of any former life of this node.
     #[must_use]
     pub fn new(first: u64) -> Self {
@@ -138,7 +146,7 @@ impl Agent {
             tracked: HashMap::new(),
             retired: Vec::new(),
             journal: None,
-            past: Vec::new(),
+            past: None,
         }
     }
 
@@ -146,9 +154,10 @@ impl Agent {
     /// that was killed costs its node no more than [`JOURNAL_AHEAD`] of a budget.
     #[must_use]
     pub fn journaled(mut self, journal: UsageJournal, past: Vec<Past>) -> Self {
-        self.journal = Some(journal);
         // Where a machine lost power the figures may be too small: the write-off stands.
-        self.past = past.into_iter().filter(|it| it.is_exact).map(finished_before).collect();
+        let exact = past.into_iter().filter(|it| it.is_exact).map(finished_before).collect();
+        self.past = journal.has_past().then_some(exact);
+        self.journal = Some(journal);
         self
     }
 
@@ -294,12 +303,19 @@ impl Agent {
 
     /// Tells what earlier processes spent, again until the ledger has heard it.
     async fn finish_past(&mut self) {
-        if !self.past.is_empty() && !self.finish(self.past.clone()).await {
+        let Some(past) = &self.past else { return };
+        let told = past.len();
+        if 0 < told && !self.finish(past.clone()).await {
             return;
         }
-        let told = std::mem::take(&mut self.past).len();
-        let Some(journal) = self.journal.as_ref().filter(|_| 0 < told) else { return };
-        tracing::info!(leases = told, "told the ledger what the process before this one had spent");
+        self.past = None;
+        let Some(journal) = &self.journal else { return };
+        if 0 < told {
+            tracing::info!(
+                leases = told,
+                "told the ledger what the process before this one had spent"
+            );
+        }
         if let Err(error) = journal.forget_past() {
             tracing::warn!(%error, "an old usage journal cannot be deleted: it is told again at the next start");
         }

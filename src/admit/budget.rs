@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::lease::{Figures, Hold, Lease, signed};
+use super::lease::{Figures, Hold, Lease, Short, signed};
 use super::ledger::{Ask, BudgetId, Grant, Owner};
 
 /// How long an exhausted budget is not asked about again.
@@ -90,6 +90,8 @@ pub enum Denied {
     NoQuorum,
     /// The ledger did not answer in time.
     Late,
+    /// This node's disk refuses the usage journal: what it spends could not be told after a crash.
+    Unwritable,
 }
 
 impl BudgetCell {
@@ -144,36 +146,59 @@ impl BudgetCell {
     }
 
     /// Sets `amount` aside; in soft mode nothing, but there must be money left.
-    pub fn reserve(self: &Arc<Self>, amount: u64) -> Option<Hold> {
+    ///
+    /// # Errors
+    ///
+    /// [`Short`] says what there is too little of.
+    pub(super) fn reserve(self: &Arc<Self>, amount: u64) -> Result<Hold, Short> {
         let lease = self.lease.load();
         let amount = if self.is_strict() {
-            lease.take(amount).then_some(amount)
+            lease.take(amount)?;
+            amount
+        } else if 0 < lease.avail() {
+            0
         } else {
-            (0 < lease.avail()).then_some(0)
-        }?;
+            return Err(Short::Money);
+        };
         let hold = Hold { lease: Arc::clone(&lease), amount, next: None };
         drop(lease);
         self.touch();
-        Some(hold)
+        Ok(hold)
     }
 
-    /// Sets `more` aside beside what `hold` has. Whether there was as much.
-    pub fn extend(self: &Arc<Self>, hold: &mut Hold, more: u64) -> bool {
+    /// Sets `more` aside beside what `hold` has.
+    ///
+    /// # Errors
+    ///
+    /// As [`BudgetCell::reserve`].
+    pub(super) fn extend(self: &Arc<Self>, hold: &mut Hold, more: u64) -> Result<(), Short> {
         if !self.is_strict() {
-            return 0 < self.lease.load().avail();
+            return if 0 < self.lease.load().avail() { Ok(()) } else { Err(Short::Money) };
         }
         if let Some(next) = &mut hold.next {
             return self.extend(next, more);
         }
-        if hold.lease.take(more) {
-            hold.amount = hold.amount.saturating_add(more);
-            return true;
+        match hold.lease.take(more) {
+            Ok(()) => {
+                hold.amount = hold.amount.saturating_add(more);
+                return Ok(());
+            }
+            // The window turned, or the ledger closed that lease: the rest of the request is paid from the one after it.
+            Err(Short::Money) if !Arc::ptr_eq(&self.lease.load(), &hold.lease) => {}
+            Err(short) => return Err(short),
         }
-        if self.lease.load().epoch == hold.lease.epoch {
-            return false;
+        hold.next = Some(Box::new(self.reserve(more)?));
+        Ok(())
+    }
+
+    /// Asks the ledger for `amount` without waiting for it: for one that cannot wait and will come again.
+    pub(super) fn ask_ahead(self: &Arc<Self>, amount: u64) {
+        let amount = if self.is_strict() { amount } else { 1 };
+        let is_asked = self.slow.lock().need != 0;
+        if !is_asked {
+            // Where nothing is left there is nothing to ask for.
+            let _ = self.join_round(amount);
         }
-        hold.next = self.reserve(more).map(Box::new);
-        hold.next.is_some()
     }
 
     /// Tells the agent that there is something to report, unless it knows.
@@ -358,6 +383,12 @@ impl BudgetCell {
             slow.exhausted = None;
         }
         slow.gained = gained;
+        let rest = grant.limit.saturating_sub(grant.settled).saturating_sub(grant.outstanding);
+        let here = self.lease.load().avail();
+        if slow.exhausted.is_some_and(|(_, denied)| denied <= rest.0.saturating_add(here)) {
+            // Calls that cost less than they had set aside have given back what was denied.
+            slow.exhausted = None;
+        }
         slow.no_quorum = false;
         slow.answered = slow.asked;
         slow.view = Some(View {

@@ -17,8 +17,6 @@ use super::ledger::{Ask, BudgetId};
 pub struct Lease {
     pub(super) epoch: u64,
     pub(super) avail: AtomicI64,
-    pub(super) granted: AtomicU64,
-    pub(super) returned: AtomicU64,
     pub(super) figures: Arc<Figures>,
     /// Its place in the usage journal, where there is one.
     pub(super) journal: OnceLock<usage_journal::Lease>,
@@ -31,6 +29,8 @@ pub struct Lease {
 pub struct Figures {
     used: AtomicU64,
     reserved: AtomicU64,
+    granted: AtomicU64,
+    returned: AtomicU64,
 }
 
 impl Charged for Figures {
@@ -39,6 +39,25 @@ impl Charged for Figures {
         let reserved = self.reserved.load(Ordering::SeqCst);
         self.used.load(Ordering::SeqCst).saturating_add(reserved)
     }
+
+    /// Never past what was granted, and nothing where nothing runs: a process that dies idle is charged to the nano.
+    fn ahead_max(&self) -> u64 {
+        if self.reserved.load(Ordering::SeqCst) == 0 {
+            return 0;
+        }
+        let mine = self.granted.load(Ordering::Acquire);
+        let mine = mine.saturating_sub(self.returned.load(Ordering::Acquire));
+        mine.saturating_sub(self.charged())
+    }
+}
+
+/// Why a lease did not give money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Short {
+    /// It has too little.
+    Money,
+    /// The usage journal cannot be written, so what is spent might be given back after a crash.
+    Journal,
 }
 
 /// Money set aside for one request in one budget.
@@ -55,30 +74,23 @@ impl Lease {
         Self { epoch, ..Self::default() }
     }
 
-    pub(super) fn take(&self, amount: u64) -> bool {
-        let Ok(wanted) = i64::try_from(amount) else { return false };
-        let mut seen = self.avail.load(Ordering::Relaxed);
-        loop {
-            if seen < wanted {
-                return false;
-            }
-            let exchanged = self.avail.compare_exchange_weak(
-                seen,
-                seen - wanted,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            match exchanged {
-                Ok(_) => break,
-                Err(other) => seen = other,
-            }
+    pub(super) fn take(&self, amount: u64) -> Result<(), Short> {
+        let wanted = i64::try_from(amount).map_err(|_| Short::Money)?;
+        if self.avail.load(Ordering::Relaxed) < wanted {
+            return Err(Short::Money);
         }
+        // Said before it is taken: whoever looks whether anything runs here sees it at every moment from now on.
         self.figures.reserved.fetch_add(amount, Ordering::SeqCst);
+        let enough = |seen: i64| seen.checked_sub(wanted).filter(|it| 0 <= *it);
+        if self.avail.fetch_update(Ordering::SeqCst, Ordering::Relaxed, enough).is_err() {
+            self.figures.reserved.fetch_sub(amount, Ordering::SeqCst);
+            return Err(Short::Money);
+        }
         if self.is_covered() {
-            return true;
+            return Ok(());
         }
         self.settle(amount, 0);
-        false
+        Err(Short::Journal)
     }
 
     /// Whether the journal says at least what is charged now: else a death of the process would refund what was spent.
@@ -91,9 +103,19 @@ impl Lease {
     }
 
     pub(super) fn settle(&self, amount: u64, cost: u64) {
-        self.figures.used.fetch_add(cost, Ordering::SeqCst);
+        let (used, avail) = (&self.figures.used, &self.avail);
+        if amount < cost {
+            // Past its bound. An upstream may state any number, and a sum that wraps would be money from nothing.
+            let more = |it: u64| Some(it.saturating_add(cost));
+            let _ = used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+            let less = |it: i64| Some(it.saturating_sub(signed(cost - amount)));
+            let _ = avail.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
+        } else {
+            used.fetch_add(cost, Ordering::SeqCst);
+            avail.fetch_add(signed(amount - cost), Ordering::AcqRel);
+        }
+        // Last, so that nothing that is half done shows as nothing running.
         self.figures.reserved.fetch_sub(amount, Ordering::SeqCst);
-        self.avail.fetch_add(signed(amount).saturating_sub(signed(cost)), Ordering::AcqRel);
         if amount < cost {
             // It is spent, covered or not.
             self.is_covered();
@@ -127,7 +149,10 @@ impl Lease {
             match exchanged {
                 Ok(_) => {
                     let amount = amount.unsigned_abs();
-                    self.returned.fetch_add(amount, Ordering::AcqRel);
+                    self.figures.returned.fetch_add(amount, Ordering::AcqRel);
+                    if let Some(journal) = self.journal.get() {
+                        journal.settled();
+                    }
                     return amount;
                 }
                 Err(other) => seen = other,
@@ -137,7 +162,7 @@ impl Lease {
 
     /// Raises what was granted to `total`, and says by how much that is more.
     pub(super) fn raise(&self, total: u64) -> u64 {
-        let before = self.granted.fetch_max(total, Ordering::AcqRel);
+        let before = self.figures.granted.fetch_max(total, Ordering::AcqRel);
         let more = total.saturating_sub(before);
         self.avail.fetch_add(signed(more), Ordering::AcqRel);
         more
@@ -170,21 +195,23 @@ impl Lease {
     /// What was granted, all in all.
     #[must_use]
     pub fn granted(&self) -> u64 {
-        self.granted.load(Ordering::Acquire)
+        self.figures.granted.load(Ordering::Acquire)
     }
 
     /// What was given back, all in all.
     #[must_use]
     pub fn returned(&self) -> u64 {
-        self.returned.load(Ordering::Acquire)
+        self.figures.returned.load(Ordering::Acquire)
     }
 
     /// Whether nothing runs under it and nothing is left to spend: what is used is exact, for good.
     ///
-    /// A reservation just being made, or a settlement half done, shows as a sum that does not add up yet.
+    /// A reservation just being made shows as reserved, a settlement half done as well.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.reserved() == 0 && self.granted() <= self.used().saturating_add(self.returned())
+        self.reserved() == 0
+            && self.granted() <= self.used().saturating_add(self.returned())
+            && self.reserved() == 0
     }
 
     /// Takes the rest out of use, and says whether it [is quiet](Self::is_quiet) by now.

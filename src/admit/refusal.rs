@@ -138,6 +138,12 @@ impl fmt::Display for BudgetRefusal {
                     "this node has used its part of the budget of {owner} and cannot reach a quorum for more: try again shortly"
                 );
             }
+            Denied::Unwritable => {
+                return write!(
+                    f,
+                    "this node cannot write its usage journal, so it spends nothing of the budget of {owner}: free space on the data directory's disk"
+                );
+            }
             Denied::Late => {
                 return write!(
                     f,
@@ -165,6 +171,7 @@ impl From<Refusal> for Error {
             Refusal::Budget(it) => match it.denied {
                 Denied::Exhausted => Self::new(Code::BudgetExhausted, text),
                 Denied::NoQuorum => Self::new(Code::NoQuorum, text).with_retry_after(soon),
+                Denied::Unwritable => Self::new(Code::StorageFull, text).with_retry_after(soon),
                 Denied::Late => Self::new(Code::Overloaded, text).with_retry_after(soon),
             },
         }

@@ -10,9 +10,9 @@ use althing_domain::money::NanoUsd;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::budget::Denied;
+use super::budget::{BudgetCell, Denied};
 use super::cells::KeyLimits;
-use super::lease::Hold;
+use super::lease::{Hold, Short};
 use super::mono::Mono;
 use super::refusal::Refusal;
 use super::{ASK_WAIT_MAX, Ask};
@@ -22,7 +22,7 @@ pub(super) enum Stop {
     /// A rate is used up.
     Refused(Refusal),
     /// The budget at this place has too little on this node.
-    Dry(usize),
+    Dry(usize, Short),
 }
 
 /// What one request holds of one set of limits.
@@ -76,8 +76,8 @@ impl Claim {
     fn take_money(&mut self, ask: &Ask) -> Result<(), Stop> {
         for (at, budget) in self.limits.budgets.iter().enumerate() {
             match budget.reserve(ask.upper.0) {
-                Some(hold) => self.holds.push(hold),
-                None => return Err(Stop::Dry(at)),
+                Ok(hold) => self.holds.push(hold),
+                Err(short) => return Err(Stop::Dry(at, short)),
             }
         }
         Ok(())
@@ -89,9 +89,9 @@ impl Claim {
         loop {
             match Self::take(limits, ask) {
                 Ok(claim) => return Ok(claim),
-                Err(Stop::Dry(at)) => {
+                Err(Stop::Dry(at, short)) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + ASK_WAIT_MAX);
-                    wait(limits, at, ask.upper.0, deadline).await?;
+                    wait(limits, (at, short), ask.upper.0, deadline).await?;
                 }
                 Err(Stop::Refused(refusal)) => return Err(refusal),
             }
@@ -99,25 +99,31 @@ impl Claim {
     }
 
     /// Sets `more` aside in every budget, or in none.
-    fn extend(&mut self, more: u64) -> Result<(), usize> {
+    fn extend(&mut self, more: u64) -> Result<(), (usize, Short)> {
         let before: SmallVec<[u64; 4]> = self.holds.iter().map(Hold::amount).collect();
         let budgets = Arc::clone(&self.limits);
         for (at, budget) in budgets.budgets.iter().enumerate() {
             let Some(hold) = self.holds.get_mut(at) else { continue };
-            if !budget.extend(hold, more) {
+            if let Err(short) = budget.extend(hold, more) {
                 for (hold, amount) in self.holds.iter_mut().zip(before).take(at) {
                     hold.shrink(amount);
                 }
-                return Err(at);
+                return Err((at, short));
             }
         }
         Ok(())
     }
 
+    /// Asks the ledger for what of `more` this node lacks, without waiting.
+    fn ask_ahead(&self, more: u64) {
+        let short = |it: &&Arc<BudgetCell>| it.is_strict() && it.lease().avail() < more;
+        self.limits.budgets.iter().filter(short).for_each(|it| it.ask_ahead(more));
+    }
+
     async fn extend_or_wait(&mut self, more: u64) -> Result<(), Refusal> {
         let deadline = Instant::now() + ASK_WAIT_MAX;
-        while let Err(at) = self.extend(more) {
-            wait(&self.limits, at, more, deadline).await?;
+        while let Err(short) = self.extend(more) {
+            wait(&self.limits, short, more, deadline).await?;
         }
         Ok(())
     }
@@ -160,12 +166,15 @@ impl Drop for Claim {
 
 async fn wait(
     limits: &KeyLimits,
-    at: usize,
+    (at, short): (usize, Short),
     amount: u64,
     deadline: Instant,
 ) -> Result<(), Refusal> {
     let Some(cell) = limits.budgets.get(at) else { return Ok(()) };
-    let waited = if deadline <= Instant::now() {
+    let waited = if short == Short::Journal {
+        // The money is there: to ask for more would be no help.
+        Err(Denied::Unwritable)
+    } else if deadline <= Instant::now() {
         Err(Denied::Late)
     } else {
         cell.wait_for(amount, deadline).await
@@ -291,6 +300,14 @@ impl Running {
     /// Sets `more` aside at every level, at once. False: this node has too little.
     pub fn extend(&mut self, more: NanoUsd) -> bool {
         self.claims.as_mut().is_some_and(|it| it.extend(more.0))
+    }
+
+    /// Asks the ledger for what this node would lack to set `more` aside, without waiting: for a stream that will need it.
+    pub fn ask_ahead(&self, more: NanoUsd) {
+        if let Some(claims) = &self.claims {
+            claims.own.ask_ahead(more.0);
+            claims.target.iter().for_each(|it| it.ask_ahead(more.0));
+        }
     }
 
     /// Sets `more` aside at every level; asks the ledger where this node has too little, and waits at most [`ASK_WAIT_MAX`].

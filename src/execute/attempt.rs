@@ -65,6 +65,11 @@ pub async fn target<'t>(
                 run.gateway.metrics.attempt(target.provider.name.as_str(), "ok");
                 return Tried::Answered(Answered { target, outbound, response });
             }
+            // A proxy's word that the reply did not come in time is no word of the vendor's.
+            Ok(response) if bound.is_strict && retry::is_lost(response.status()) => {
+                run.gateway.metrics.attempt(target.provider.name.as_str(), "lost");
+                return Tried::Lost(failure(target, key, response).await);
+            }
             Ok(response) => {
                 let (verdict, headers) =
                     (retry::judge(response.status()), response.headers().clone());

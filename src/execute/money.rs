@@ -2,6 +2,7 @@
 
 use althing_domain::money::NanoUsd;
 use althing_llm::catalog;
+use althing_llm::price::Price;
 use althing_llm::tokens;
 use althing_llm::usage::Usage;
 
@@ -53,6 +54,12 @@ impl Bound {
         }
     }
 
+    /// What a stream has used at least that its vendor has begun: its input, as far as that is known.
+    #[must_use]
+    pub fn begun(&self, request_bytes: u64) -> u64 {
+        if self.is_strict { self.input } else { tokens::estimate(request_bytes) }
+    }
+
     /// What a call is taken to have used whose vendor states nothing, by the bytes that went each way: under a strict
     /// budget a token a byte within what was reserved, else a guess.
     #[must_use]
@@ -60,7 +67,8 @@ impl Bound {
         let (input, output) = if self.is_strict {
             (self.input, self.output.min(reply_bytes))
         } else {
-            (tokens::estimate(request_bytes), tokens::upper_bound_output(reply_bytes))
+            let output = if self.output == 0 { 0 } else { tokens::upper_bound_output(reply_bytes) };
+            (tokens::estimate(request_bytes), output)
         };
         Usage { input, output, ..Usage::default() }
     }
@@ -74,11 +82,13 @@ impl Bound {
         let input = tokens::upper_bound_input(&run.inbound.body).min(context(target));
         let estimate = tokens::estimate(run.inbound.body.len() as u64);
         let output = output_cap(run, target);
-        let is_strict = run.caller.limits.has_strict_budget()
-            || target.limits.as_ref().is_some_and(|it| it.has_strict_budget());
-        let upper = match (is_strict, target.price) {
+        // Counting tokens is free at every vendor that does it.
+        let is_strict = !run.inbound.op.is_count()
+            && (run.caller.limits.has_strict_budget()
+                || target.limits.as_ref().is_some_and(|it| it.has_strict_budget()));
+        let upper = match (is_strict, price(run, target)) {
             (false, _) => NanoUsd::ZERO,
-            (true, Some(price)) => price.upper_bound(input, reserved(run, output)),
+            (true, Some(price)) => price.upper_bound(input, reserved(run, target, output)),
             (true, None) => return Err(price_unknown(target)),
         };
         let tokens = if run.inbound.op.is_embedding() {
@@ -87,11 +97,11 @@ impl Bound {
             estimate + output.min(RATE_OUTPUT_TOKENS)
         };
         let ask = Ask { upper, tokens, at: Mono::now() };
-        // A bound that only we know must be told to the upstream, or it would not hold. A stream is metered instead.
+        // A bound that only we know must be told to the upstream, or it would not hold. What is metered is cut instead.
         let is_ours = run.inbound.scan.max_output().is_none() && listed_cap(target) != Some(output);
         let max_output =
-            (is_ours && is_strict && !run.inbound.stream && 0 < output).then_some(output);
-        let output = reserved(run, output);
+            (is_ours && is_strict && !is_metered(run, target) && 0 < output).then_some(output);
+        let output = reserved(run, target, output);
         Ok(Self { ask, input, output, is_strict, max_output, is_dirty: false })
     }
 }
@@ -116,10 +126,26 @@ fn context(target: &Target) -> u64 {
     listed.and_then(|it| it.context_tokens).unwrap_or(u64::MAX)
 }
 
-/// The output tokens to reserve: of all alternatives; of a stream, which is metered and cut, the first slice.
-fn reserved(run: &Run<'_>, output: u64) -> u64 {
+/// The output tokens to reserve: of all alternatives; of a stream that is metered and cut, the first slice.
+fn reserved(run: &Run<'_>, target: &Target, output: u64) -> u64 {
     let output = output.saturating_mul(run.inbound.scan.choices());
-    if run.inbound.stream { output.min(STREAM_SLICE_TOKENS) } else { output }
+    if is_metered(run, target) { output.min(STREAM_SLICE_TOKENS) } else { output }
+}
+
+/// Whether what is generated can be seen as it is. Not of a whole reply; nor of a stream of a model that thinks first:
+/// vendors show little or nothing of that, and bill it all.
+fn is_metered(run: &Run<'_>, target: &Target) -> bool {
+    let listed = catalog::find(target.provider.vendor.name, &target.model);
+    run.inbound.stream && !listed.is_some_and(|it| it.capabilities.has("reasoning"))
+}
+
+/// What the call costs at `target`.
+pub(super) fn price(run: &Run<'_>, target: &Target) -> Option<Price> {
+    let price = target.price?;
+    // Anthropic's only, and rare: where the words stand in a text, the bound is too high, not too low.
+    let keeps_an_hour = memchr::memmem::find(&run.inbound.body, b"\"ttl\"").is_some()
+        && memchr::memmem::find(&run.inbound.body, b"\"1h\"").is_some();
+    Some(if keeps_an_hour { price.with_hour_cache() } else { price })
 }
 
 /// Takes rates and money for the first target. Where money is short and the reply may be shortened, it is.
@@ -132,7 +158,7 @@ pub async fn admit(run: &Run<'_>, target: &Target, bound: &mut Bound) -> Result<
         Ok(ticket) => return Ok(ticket),
         Err(refusal) => refusal,
     };
-    if let (Refusal::Budget(it), Some(price)) = (&refusal, target.price)
+    if let (Refusal::Budget(it), Some(price)) = (&refusal, price(run, target))
         && may_clamp(run)
     {
         let choices = run.inbound.scan.choices();

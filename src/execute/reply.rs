@@ -98,8 +98,13 @@ async fn whole(
             translate((run, unstated), *dialect, &body, call, &answered.outbound.aliases)
         }
         ReplyWay::Embeddings(dialect, request) => {
+            // Gemini states no usage, and what cannot be read was made all the same.
+            let unstated = bound.unstated(run.inbound.body.len() as u64, body.len() as u64);
+            call.meter(unstated, true);
             dialect.decode_embed_reply(&body).map_err(refusal).map(|mut reply| {
-                call.meter(reply.usage, false);
+                if reply.usage != Usage::default() {
+                    call.meter(reply.usage, false);
+                }
                 reply.model = run.inbound.model.as_ref().to_owned();
                 Bytes::from(run.inbound.dialect.encode_embed_reply(request, &reply))
             })
@@ -115,7 +120,9 @@ fn same(run: &Run<'_>, bound: Bound, body: &Bytes, call: &mut Call) -> Result<()
         return Ok(());
     }
     let shape = Shape::of(run.inbound.op.dialect());
-    if let Some(usage) = shape.and_then(|it| tap::usage_of_reply(it, body)) {
+    let stated = shape.and_then(|it| tap::usage_of_reply(it, body));
+    // Some servers state zeros where they do not count.
+    if let Some(usage) = stated.filter(|it| *it != Usage::default()) {
         call.meter(usage, false);
         return Ok(());
     }
@@ -182,7 +189,9 @@ fn stream(
             run.inbound.dialect.stream_encoder(&context)
         },
         call,
-        input_estimate: bound.input,
+        input_estimate: bound.begun(run.inbound.body.len() as u64),
+        lost: bound.lost(),
+        asked: althing_domain::money::NanoUsd::ZERO,
         idle: run.gateway.settings.idle_stream,
         within: run.gateway.settings.request_timeout,
         status: status.as_u16(),

@@ -76,6 +76,13 @@ pub fn judge(status: StatusCode) -> Verdict {
     }
 }
 
+/// Whether a status says that somebody on the way gave up waiting for the reply, which may have been made and billed.
+#[must_use]
+pub fn is_lost(status: StatusCode) -> bool {
+    // 524: Cloudflare's.
+    matches!(status.as_u16(), 504 | 524)
+}
+
 /// How long to wait before attempt `attempt` (from 1), by the upstream's word where it is short; `None`: too long to wait here.
 #[must_use]
 pub fn pause(attempt: u32, headers: Option<&HeaderMap>) -> Option<Duration> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use althing_domain::money::NanoUsd;
 use althing_llm::chat::Event;
 use althing_llm::dialect::{Failure, StreamDecoder, StreamEncoder};
+use althing_llm::price;
 use althing_llm::sse;
 use althing_llm::tap::{Progress, Tap};
 use althing_llm::tokens;
@@ -20,12 +21,17 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::admit::Running;
 use crate::api::body::BodyError;
 use crate::error::{Code, Error};
 use crate::settle::{Call, Ended};
 
 /// How much further a stream reserves when it has used what it held, in output tokens.
 const SLICE_TOKENS: u64 = 2_000;
+/// What is kept in hand for what is generated while the upstream hears that it is to stop.
+const MARGIN_TOKENS: u64 = SLICE_TOKENS / 2;
+/// When so little is left of what is held, the node sees to it that it can hold more.
+const AHEAD_TOKENS: u64 = SLICE_TOKENS * 3 / 4;
 
 /// How bytes get from one side to the other.
 pub enum Way {
@@ -68,6 +74,10 @@ pub struct Parts {
     pub call: Call,
     /// Input tokens as reserved, for the metered estimate.
     pub input_estimate: u64,
+    /// What it is taken to have used where it fails before its first event.
+    pub lost: Usage,
+    /// Up to which reservation more was asked of the ledger.
+    pub asked: NanoUsd,
     /// How long the upstream may be silent.
     pub idle: Duration,
     /// How long the whole call may take, from its beginning.
@@ -117,7 +127,10 @@ impl PassBody {
     }
 
     fn end(&mut self, ended: &Ended) {
-        if let Some(parts) = self.parts.take() {
+        if let Some(mut parts) = self.parts.take() {
+            if parts.call.usage() == Usage::default() {
+                parts.call.meter(parts.lost, true);
+            }
             parts.call.close(ended);
         }
     }
@@ -257,6 +270,8 @@ impl Parts {
             Way::Translate(translation) => (translation.usage, translation.text_bytes),
         };
         let counted = tokens::upper_bound_output(text_bytes);
+        // Some servers state zeros where they do not count.
+        let stated = stated.filter(|it| *it != Usage::default());
         let usage = match stated {
             // A vendor that states usage at the start (Anthropic) states the output so far only at the end.
             Some(usage) => Usage {
@@ -266,14 +281,14 @@ impl Parts {
             None => Usage { input: self.input_estimate, output: counted, ..Usage::default() },
         };
         self.call.meter(usage, stated.is_none() || !self.is_done());
-        let cost = self.call.cost();
-        let slice = self.call.price.upper_bound(0, SLICE_TOKENS);
-        let is_done = self.is_done();
-        let running = self.call.running.as_mut()?;
-        // Half a slice is kept in hand for what is generated while the upstream hears that it is to stop.
-        let margin = NanoUsd(slice.0 / 2);
-        if cost.saturating_add(margin) <= running.upper() || is_done || running.extend(slice) {
+        if self.is_done() || self.is_covered(usage.input) {
             return None;
+        }
+        // What is generated while the upstream hears that it is to stop is billed too.
+        let unseen = Usage { output: usage.output.saturating_add(MARGIN_TOKENS), ..usage };
+        let held = self.call.running.as_ref().map_or(NanoUsd::ZERO, Running::upper);
+        if price::cost(&unseen, &self.call.price) <= held {
+            self.call.meter(unseen, true);
         }
         let mut bytes = Vec::new();
         match &mut self.way {
@@ -281,6 +296,26 @@ impl Parts {
             Way::Translate(_) => self.encoder.cut(&mut bytes),
         }
         Some(bytes.into())
+    }
+
+    /// Whether what was used so far, and what is on its way, is covered by what is held, or by more that can be had.
+    fn is_covered(&mut self, input: u64) -> bool {
+        let cost = self.call.cost();
+        let price = self.call.price;
+        // By the price of a call of that length.
+        let of =
+            |tokens| price.upper_bound(input, tokens).saturating_sub(price.upper_bound(input, 0));
+        let Some(running) = self.call.running.as_mut() else { return true };
+        let held = running.upper();
+        if cost.saturating_add(of(MARGIN_TOKENS)) <= held {
+            if held < cost.saturating_add(of(AHEAD_TOKENS)) && self.asked < held {
+                // Where this node has too little, the ledger answers before it is needed.
+                self.asked = held;
+                running.ask_ahead(of(SLICE_TOKENS));
+            }
+            return true;
+        }
+        running.extend(of(SLICE_TOKENS))
     }
 
     fn is_done(&self) -> bool {

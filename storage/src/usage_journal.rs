@@ -42,6 +42,12 @@ const ROUND: Duration = Duration::from_millis(100);
 pub trait Charged: Send + Sync {
     /// Nano-dollars, tokens or requests, as the budget counts.
     fn charged(&self) -> u64;
+
+    /// How much more than is charged the file may say at most, whatever the headroom: more than can still be charged
+    /// would be taken for spent by a later process. Asked each time before it is written.
+    fn ahead_max(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 impl<F: Fn() -> u64 + Send + Sync> Charged for F {
@@ -117,8 +123,15 @@ struct Place {
     headroom: u64,
     /// What the file says.
     written: AtomicU64,
-    /// How often it was written; under this lock it is.
-    turn: Mutex<u64>,
+    /// How often it was written; under this lock it is. `None`: it was closed, and what stands there may be another's.
+    turn: Mutex<Option<u64>>,
+}
+
+impl Place {
+    /// What the file is to say where so much is charged.
+    fn ahead_of(&self, charged: u64) -> u64 {
+        charged.saturating_add(self.headroom.min(self.charged.ahead_max()))
+    }
 }
 
 impl std::fmt::Debug for Place {
@@ -154,7 +167,7 @@ impl Lease {
         if charged <= self.place.written.load(Ordering::SeqCst) {
             return Ok(());
         }
-        self.shared.write(&self.place, &mut turn, charged.saturating_add(self.place.headroom))?;
+        self.shared.write(&self.place, &mut turn, self.place.ahead_of(charged))?;
         drop(turn);
         self.shared.touch();
         Ok(())
@@ -165,20 +178,21 @@ impl Lease {
         self.shared.touch();
     }
 
-    /// Takes the lease out of the file: the law has its exact figure. Its place is used again.
+    /// Takes the lease out of the file: the law has its exact figure. Its place is used again, and what is charged from
+    /// here on is not written anywhere.
     ///
     /// # Errors
     ///
     /// The disk refused; the lease stays in the file, which does no harm.
     pub fn close(self) -> io::Result<()> {
-        let turn = self.place.turn.lock();
-        let mut places = self.shared.places.lock();
-        let before = places.used.len();
-        places.used.retain(|it| !Arc::ptr_eq(it, &self.place));
-        if places.used.len() == before {
+        let mut turn = self.place.turn.lock();
+        if turn.is_none() {
             return Ok(());
         }
         self.shared.file.write_all_at(&[0; SLOT_BYTES], slot::offset(self.place.number))?;
+        *turn = None;
+        let mut places = self.shared.places.lock();
+        places.used.retain(|it| !Arc::ptr_eq(it, &self.place));
         places.free.push(self.place.number);
         drop((places, turn));
         self.shared.touch();
@@ -252,10 +266,10 @@ impl UsageJournal {
                 places.next
             })
         };
-        let now = charged.charged().saturating_add(headroom);
+        let now = charged.charged().saturating_add(headroom.min(charged.ahead_max()));
         let written = AtomicU64::new(now);
         let place =
-            Arc::new(Place { number, head, charged, headroom, written, turn: Mutex::new(0) });
+            Arc::new(Place { number, head, charged, headroom, written, turn: Mutex::new(Some(0)) });
         let result = self.shared.file.write_all_at(&place.head.first(now), slot::offset(number));
         let mut places = self.shared.places.lock();
         if let Err(error) = result {
@@ -266,6 +280,12 @@ impl UsageJournal {
         drop(places);
         self.shared.touch();
         Ok(Lease { shared: Arc::clone(&self.shared), place })
+    }
+
+    /// Whether there are files of earlier processes.
+    #[must_use]
+    pub fn has_past(&self) -> bool {
+        !self.past.lock().is_empty()
     }
 
     /// Lets the files of earlier processes go: the law has heard of all that they said.
@@ -335,18 +355,18 @@ impl Drop for UsageJournal {
 
 impl Shared {
     /// The caller holds the place's turn.
-    fn write(&self, place: &Place, turn: &mut u64, value: u64) -> io::Result<()> {
-        let next = *turn + 1;
+    fn write(&self, place: &Place, turn: &mut Option<u64>, value: u64) -> io::Result<()> {
+        let Some(next) = turn.map(|it| it + 1) else { return Ok(()) };
         let (at, bytes) = place.head.copy(next, value);
         self.file.write_all_at(&bytes, slot::offset(place.number) + at)?;
-        *turn = next;
+        *turn = Some(next);
         place.written.store(value, Ordering::SeqCst);
         Ok(())
     }
 
     /// Lets the file say less where less is charged. Never below what is charged, whoever sets money aside meanwhile.
     fn lower(&self, place: &Place) -> io::Result<()> {
-        let wanted = || place.charged.charged().saturating_add(place.headroom);
+        let wanted = || place.ahead_of(place.charged.charged());
         let before = place.written.load(Ordering::SeqCst);
         if before <= wanted() {
             return Ok(());

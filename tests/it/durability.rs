@@ -168,6 +168,53 @@ fn money_spent_before_kill_9_is_not_given_back() {
 }
 
 #[test]
+fn all_that_was_not_spent_before_kill_9_can_be_spent_after_it() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let key = "sk-test-kill-and-use-rest";
+        let yaml = upstream.providers()
+            + &format!(
+                r#"virtual_keys: [{{ name: app, value: {key}, providers: [{{ name: up, models: ["*"] }}], budget: {{ limit_usd: "0.01" }} }}]"#
+            );
+        let mut gateway = Gateway::start(&yaml).await;
+        let body = json!({ "model": "up/ok", "max_tokens": 7, "messages": [{ "role": "user", "content": "hi" }] });
+        // 11 input and 7 output tokens at $1 and $2 a million.
+        let (limit, call) = (10_000_000_u64, 25_000_u64);
+        let billed = || {
+            upstream.books.input_tokens.load(Ordering::SeqCst) * 1_000
+                + upstream.books.output_tokens.load(Ordering::SeqCst) * 2_000
+        };
+        for _ in 0..3 {
+            for _ in 0..20 {
+                assert_eq!(gateway.post("/v1/chat/completions", key, &body).await.status, 200);
+            }
+            // Nothing runs; a slice is held of which little is spent. The journal follows within 100 ms.
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            gateway.kill().await;
+            gateway.restart().await;
+        }
+        assert_eq!(billed(), 60 * call);
+        let budget = until("what was written off is refunded", async || {
+            let budget = gateway.admin("GET", "/api/budgets", None).await.json();
+            (budget["items"][0]["written_off"] == "0").then_some(budget)
+        })
+        .await;
+        assert_eq!(budget["items"][0]["settled"], "0.0015", "to the nano: {budget}");
+        let mut refused = 0;
+        while refused < 3 {
+            match gateway.post("/v1/chat/completions", key, &body).await.status {
+                200 => refused = 0,
+                _ => refused += 1,
+            }
+        }
+        // What is left cannot cover one more call at its bound: a token a byte of its input.
+        let bound = (64 + 200) * 1_000 + 7 * 2_000;
+        assert!(billed() <= limit, "{} of {limit}", billed());
+        assert!(limit - bound <= billed(), "only {} of {limit} could be used", billed());
+    });
+}
+
+#[test]
 fn a_full_disk_refuses_what_must_be_kept_and_lets_go_when_there_is_room() {
     run(async {
         let upstream = Upstream::start().await;

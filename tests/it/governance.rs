@@ -277,3 +277,75 @@ fn a_call_whose_reply_is_lost_counts_at_its_bound_and_is_not_made_twice() {
         assert!(0.002 <= settled, "the vendor may bill a thousand output tokens: {key}");
     });
 }
+
+/// What the only budget of `key` says was spent, in dollars.
+async fn spent(gateway: &Gateway, key: &str) -> f64 {
+    let told = gateway.get("/v1/key", key).await.json();
+    told["budgets"][0]["settled_usd"].as_str().expect("settled").parse().expect("number")
+}
+
+#[test]
+fn a_stream_goes_on_past_the_nodes_slice_as_long_as_the_budget_has_money() {
+    run(async {
+        // A twentieth of the budget, the usual slice, is 1,000 tokens; a stream reserves 2,000 at a time.
+        let (_upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-of-long-stream, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "0.04" } }]"#,
+        )
+        .await;
+        let body = json!({ "model": "up/endless", "stream": true, "max_tokens": 1_000_000, "messages": [{ "role": "user", "content": "hi" }] });
+        let answer =
+            gateway.post("/v1/chat/completions", "sk-test-of-long-stream", &body).await.text();
+        assert!(answer.contains("\"finish_reason\":\"length\""));
+        let settled = until("the stream is settled", async || {
+            let settled = spent(&gateway, "sk-test-of-long-stream").await;
+            (0.0 < settled).then_some(settled)
+        })
+        .await;
+        assert!((0.03..=0.04).contains(&settled), "cut at {settled} of 0.04");
+    });
+}
+
+#[test]
+fn what_a_vendor_does_not_state_is_charged_and_what_is_free_is_not() {
+    run(async {
+        let (_upstream, gateway) = start(
+            r#"
+virtual_keys:
+  - { name: embeds, value: sk-test-of-embeddings-1, providers: [{ name: gem, models: ["*"] }], budget: { limit_usd: "1" } }
+  - { name: mute, value: sk-test-of-mute-streams, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "1" } }
+  - { name: counts, value: sk-test-of-count-tokens, providers: [{ name: ant, models: ["*"] }], budget: { limit_usd: "0.000001" } }"#,
+        )
+        .await;
+        let body = json!({ "model": "gem/embed", "input": "some text" });
+        let answer = gateway.post("/v1/embeddings", "sk-test-of-embeddings-1", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(0.0 < spent(&gateway, "sk-test-of-embeddings-1").await, "Gemini states no usage");
+
+        let body = json!({ "model": "up/mute", "stream": true, "max_tokens": 1000, "messages": [{ "role": "user", "content": "hi" }] });
+        let _broken = gateway.post("/v1/chat/completions", "sk-test-of-mute-streams", &body).await;
+        let settled = spent(&gateway, "sk-test-of-mute-streams").await;
+        assert!(0.002 <= settled, "it began and may be billed: {settled}");
+
+        let body =
+            json!({ "model": "ant/unpriced", "messages": [{ "role": "user", "content": "hi" }] });
+        let answer =
+            gateway.post("/v1/messages/count_tokens", "sk-test-of-count-tokens", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(spent(&gateway, "sk-test-of-count-tokens").await, 0.0);
+    });
+}
+
+#[test]
+fn a_proxys_timeout_counts_as_a_lost_reply_and_is_not_tried_again() {
+    run(async {
+        let (upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-of-proxy-timeout, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "1" } }]"#,
+        )
+        .await;
+        let body = json!({ "model": "up/status-504", "max_tokens": 1000, "messages": [{ "role": "user", "content": "hi" }] });
+        let answer = gateway.post("/v1/chat/completions", "sk-test-of-proxy-timeout", &body).await;
+        assert!(500 <= answer.status, "{}", answer.text());
+        assert_eq!(upstream.count(), 1);
+        assert!(0.002 <= spent(&gateway, "sk-test-of-proxy-timeout").await);
+    });
+}

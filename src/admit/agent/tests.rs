@@ -195,3 +195,10 @@ async fn at_shutdown_every_lease_is_closed_for_its_exact_figure() {
     assert!(account.leases.values().all(|it| it.closed.is_some()));
     spend(&limits, 1).await.expect_err("nothing is spent after the last word");
 }
+
+#[test]
+fn a_life_that_was_renewed_is_never_taken_for_the_next_process() {
+    let renewed = Incarnation::of_start(1);
+    (0..1_000).for_each(|_| renewed.next());
+    assert!(renewed.get() < Incarnation::of_start(2).get());
+}

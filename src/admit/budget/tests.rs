@@ -45,10 +45,10 @@ fn grant(epoch: u64, granted: u64) -> Grant {
 #[test]
 fn what_is_reserved_is_replaced_by_what_it_cost() {
     let (cell, _signals) = cell(BudgetMode::Strict);
-    assert!(cell.reserve(1).is_none(), "nothing is granted yet");
+    assert!(cell.reserve(1).is_err(), "nothing is granted yet");
     cell.granted(&grant(1, 100), &unjournaled);
     let hold = cell.reserve(70).expect("granted");
-    assert!(cell.reserve(31).is_none());
+    assert!(cell.reserve(31).is_err());
     hold.settle(20);
     assert_eq!((cell.lease().avail(), cell.lease().used(), cell.lease().reserved()), (80, 20, 0));
 }
@@ -60,6 +60,79 @@ fn an_answer_that_comes_twice_grants_once() {
     cell.granted(&grant(1, 100), &unjournaled);
     cell.granted(&grant(1, 60), &unjournaled);
     assert_eq!(cell.lease().avail(), 100);
+}
+
+#[test]
+fn an_upstream_that_states_an_absurd_usage_makes_no_money_from_nothing() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 100), &unjournaled);
+    for _ in 0..3 {
+        let held = Hold { lease: cell.lease(), amount: 0, next: None };
+        held.settle(u64::MAX);
+    }
+    assert_eq!((cell.lease().avail(), cell.lease().used()), (0, u64::MAX));
+    assert!(cell.reserve(1).is_err());
+}
+
+#[test]
+fn a_request_that_outlives_its_lease_is_paid_from_the_one_after_it() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 100), &unjournaled);
+    let mut hold = cell.reserve(40).expect("granted");
+    // Taken for dead: a new lease of the same window.
+    let old = cell.renew();
+    assert!(cell.extend(&mut hold, 10).is_err(), "nothing is granted to the new life yet");
+    cell.granted(&grant(1, 30), &unjournaled);
+    assert!(cell.extend(&mut hold, 10).is_ok());
+    hold.settle(45);
+    assert_eq!((old[0].used(), cell.lease().used(), cell.lease().avail()), (40, 5, 25));
+    assert!(old[0].is_quiet());
+}
+
+#[test]
+fn what_calls_give_back_ends_a_denial_before_its_time() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 1_000), &unjournaled);
+    let hold = cell.reserve(1_000).expect("all of it");
+    assert!(cell.join_round(50).is_ok());
+    cell.asks(0);
+    cell.granted(&grant(1, 1_000), &unjournaled);
+    assert_eq!(cell.denied(50), Err(super::Denied::Exhausted));
+    assert!(cell.is_exhausted() && cell.join_round(50).is_err());
+    hold.settle(10);
+    cell.give_back_unused();
+    let told = Grant { settled: NanoUsd(10), outstanding: NanoUsd::ZERO, ..grant(1, 1_000) };
+    cell.granted(&told, &unjournaled);
+    assert!(!cell.is_exhausted());
+    assert!(cell.join_round(50).is_ok(), "990 can be asked for again");
+    assert!(cell.slow.lock().need >= 50);
+}
+
+/// Gives leases a place in `journal`, with more headroom than they will be granted.
+fn journaled<'a>(
+    journal: &'a super::usage_journal::UsageJournal,
+) -> impl Fn(u64, Arc<super::Figures>) -> Option<super::usage_journal::Lease> + 'a {
+    |epoch, figures| {
+        let budget = Arc::from("virtual-key:app:total");
+        let key = super::usage_journal::Key { budget, epoch, incarnation: 1 };
+        journal.lease(&key, 500, figures).ok()
+    }
+}
+
+#[test]
+fn the_journal_says_no_more_than_was_granted_and_nothing_extra_when_nothing_runs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let open = || super::usage_journal::UsageJournal::open(dir.path()).expect("a journal");
+    let charged = || open().1.into_iter().map(|it| it.charged).max();
+    let (journal, _) = open();
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 100), &journaled(&journal));
+    assert_eq!(charged(), Some(0), "granted is not spent");
+    let hold = cell.reserve(30).expect("granted");
+    assert_eq!(charged(), Some(100), "while something runs, up to all that was granted");
+    hold.settle(20);
+    journal.sync().expect("written");
+    assert_eq!(charged(), Some(20), "idle: exact");
 }
 
 #[test]
@@ -87,11 +160,11 @@ fn a_stream_across_the_turn_of_a_window_pays_in_both() {
     let (cell, _signals) = cell(BudgetMode::Strict);
     cell.granted(&grant(1, 40), &unjournaled);
     let mut hold = cell.reserve(40).expect("granted");
-    assert!(!cell.extend(&mut hold, 10));
+    assert!(cell.extend(&mut hold, 10).is_err());
     let old = cell.lease();
     cell.granted(&grant(2, 50), &unjournaled);
-    assert!(cell.extend(&mut hold, 10));
-    assert!(cell.extend(&mut hold, 5));
+    assert!(cell.extend(&mut hold, 10).is_ok());
+    assert!(cell.extend(&mut hold, 5).is_ok());
     assert_eq!(hold.amount(), 55);
     hold.settle(52);
     assert_eq!((old.used(), cell.lease().used()), (40, 12));
@@ -101,13 +174,13 @@ fn a_stream_across_the_turn_of_a_window_pays_in_both() {
 #[test]
 fn a_soft_budget_lets_in_while_anything_is_left_and_counts_afterwards() {
     let (cell, _signals) = cell(BudgetMode::Soft);
-    assert!(cell.reserve(0).is_none());
+    assert!(cell.reserve(0).is_err());
     cell.granted(&grant(1, 10), &unjournaled);
-    let holds: Vec<Hold> = (0..5).filter_map(|_| cell.reserve(1_000)).collect();
+    let holds: Vec<Hold> = (0..5).filter_map(|_| cell.reserve(1_000).ok()).collect();
     assert_eq!(holds.len(), 5);
     holds.into_iter().for_each(|it| it.settle(8));
     assert_eq!(cell.lease().used(), 40);
-    assert!(cell.reserve(0).is_none(), "overdrawn");
+    assert!(cell.reserve(0).is_err(), "overdrawn");
 }
 
 #[test]
@@ -142,7 +215,7 @@ proptest! {
                     hold.settle(cost);
                 },
                 3 => if let Some(hold) = holds.first_mut() {
-                    cell.extend(hold, a);
+                    let _ = cell.extend(hold, a);
                 },
                 4 => if let Some(hold) = holds.first_mut() {
                     hold.shrink(b);

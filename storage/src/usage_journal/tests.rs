@@ -75,7 +75,7 @@ fn headroom_saves_writes_and_is_counted_as_charged() {
     let lease = journal.lease(&key("b", 1), 50, charged).unwrap();
     value.store(30, Ordering::SeqCst);
     lease.cover().unwrap();
-    assert_eq!(*lease.place.turn.lock(), 0, "nothing was written");
+    assert_eq!(*lease.place.turn.lock(), Some(0), "nothing was written");
     assert_eq!(open(dir.path()).1[0].charged, 50);
     value.store(51, Ordering::SeqCst);
     lease.cover().unwrap();
@@ -95,6 +95,56 @@ fn a_closed_lease_is_gone_and_its_place_is_used_again() {
     assert_eq!(fs::metadata(&journal.shared.path).unwrap().len(), 2 * SLOT_BYTES as u64);
     let (_again, past) = open(dir.path());
     assert_eq!(past, vec![Past { key: key("kept", 1), charged: 9, is_exact: true }]);
+}
+
+/// Charged, and how much more can be.
+struct Bounded(AtomicU64, AtomicU64);
+
+impl Charged for Bounded {
+    fn charged(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn ahead_max(&self) -> u64 {
+        self.1.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn headroom_never_passes_what_can_still_be_charged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let figures = Arc::new(Bounded(AtomicU64::new(0), AtomicU64::new(20)));
+    let charged: Arc<dyn Charged> = figures.clone();
+    let lease = journal.lease(&key("b", 1), 50, charged).unwrap();
+    assert_eq!(open(dir.path()).1[0].charged, 20);
+    figures.0.store(30, Ordering::SeqCst);
+    figures.1.store(5, Ordering::SeqCst);
+    lease.cover().unwrap();
+    assert_eq!(open(dir.path()).1[0].charged, 35);
+    figures.1.store(0, Ordering::SeqCst);
+    journal.sync().unwrap();
+    assert_eq!(open(dir.path()).1[0].charged, 30, "nothing runs: exact");
+}
+
+#[test]
+fn a_closed_lease_writes_no_more_into_the_place_that_another_has_by_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let (value, charged) = figure(10);
+    let lease = journal.lease(&key("old", 1), 0, charged).unwrap();
+    let (late, place) = (lease.clone(), Arc::clone(&lease.place));
+    lease.close().unwrap();
+    let (_new, charged) = figure(3);
+    let _new_lease = journal.lease(&key("new", 1), 0, charged).unwrap();
+    // A request that outlived the budget costs more than it had set aside, and a round that began before finds less.
+    value.store(99, Ordering::SeqCst);
+    late.cover().unwrap();
+    value.store(1, Ordering::SeqCst);
+    late.shared.lower(&place).unwrap();
+    late.close().unwrap();
+    let past = open(dir.path()).1;
+    assert_eq!(past, vec![Past { key: key("new", 1), charged: 3, is_exact: true }]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! An upstream that speaks the vendors' dialects as published, misbehaves by request, and keeps the only true ledger.
 //!
-//! The model's name says what it does: `ok`, `slow-MS`, `garbage`, `cut`, `stall`, `never`, `status-NNN`, `big`.
+//! The model's name says what it does: `ok`, `slow-MS`, `garbage`, `cut`, `stall`, `mute`, `never`, `status-NNN`, `big`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -77,7 +77,7 @@ impl Upstream {
         let address = self.address;
         let price = r#"{ input_usd_per_million: "1", output_usd_per_million: "2" }"#;
         let prices = format!(
-            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price} }}"
+            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price}, mute: {price}, status-504: {price}, embed: {price} }}"
         );
         format!(
             r#"
@@ -217,11 +217,15 @@ fn wants_tool(body: &Value) -> Option<String> {
 fn streamed(events: Vec<String>, model: &str) -> Response<Body> {
     let total = events.len();
     let (cut, stall, endless) = (model == "cut", model == "stall", model == "endless");
+    let mute = model == "mute";
     let pieces = stream::unfold((events, 0_usize), move |(events, at)| async move {
         if endless && at == 3 {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let piece = events.get(2).cloned().unwrap_or_default();
             return Some((Ok(Frame::data(Bytes::from(piece))), (events, 3)));
+        }
+        if mute {
+            return Some((Err::<Frame<Bytes>, Failure>("mute".into()), (events, total)));
         }
         if (cut || stall) && at == 2 {
             if stall {
