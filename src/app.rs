@@ -20,7 +20,7 @@ use crate::admit::Cells;
 use crate::admit::agent::{Agent, Incarnation};
 use crate::api::{Api, Serves};
 use crate::auth;
-use crate::clock::SystemClock;
+use crate::clock::{STEP_MAX, SteadyClock, SystemClock};
 use crate::control::compile::Compiler;
 use crate::control::view::View;
 use crate::control::{self, Control};
@@ -77,6 +77,9 @@ pub enum Error {
     /// A first command was not taken.
     #[error("{0}")]
     First(String),
+    /// The law failed while the node ran.
+    #[error("the law failed on this node: {0}")]
+    Failed(althing_cluster::Failure),
 }
 
 /// What a start made and tells once.
@@ -119,13 +122,15 @@ impl Node {
         let metrics = Arc::new(Metrics::new()?);
         let mut options = control::Options::new(config.node.data_dir.clone());
         options.name = config.node.name.to_string();
-        let control = Control::start(options, Arc::clone(&clock)).await?;
+        let steady = Arc::new(SteadyClock::new(Arc::clone(&clock)));
+        let control = Control::start(options, Arc::clone(&steady) as Arc<dyn Clock>).await?;
+        tell_of_time(&control, clock.as_ref());
 
         let (cells, signals) = Cells::new();
         let views = compile(&control, &cells);
         let (agent, agent_stop) = start_agent(&control, &cells, signals, &clock, &tasks);
 
-        let log = Arc::new(open_log(&config, &clock)?);
+        let log = Arc::new(open_log(&config, &steady)?);
         let when_full = match config.records.when_full {
             section::WhenFull::Wait => WhenFull::Wait,
             section::WhenFull::Refuse => WhenFull::Refuse,
@@ -151,30 +156,31 @@ impl Node {
             }),
         });
 
-        let admin = ports::admin(&control, &gateway, &log, &config);
+        let admin = ports::admin(&control, &gateway, &log, &config, &steady);
+        // Before anything is written: a key that is told once must not be made by a start that then fails.
+        let (listener, address) = bind(&config, config.listen.0).await?;
+        let apart = match config.admin.listen {
+            None => None,
+            Some(apart) => Some(bind(&config, apart.0).await?),
+        };
+        let mcp = mcp_server(&control, &federation, &clock, &tasks)?;
         let first = first::writes(&admin, &config, apply_file).await?;
         ports::follow_servers(&control, &federation, &tasks);
-        let (listener, address) = bind(&config, config.listen.0).await?;
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let public_url =
             config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
         // Set once, here.
         let _ = gateway.public_url.set(public_url);
-        let mcp = mcp_server(&control, &federation, &clock, &tasks)?;
         let executor = Executor::new(Arc::new(federation), tasks.clone());
         let admin = crate::api::admin::router(admin);
         let api = |serves: Serves| {
             let (mcp, executor, admin) = (mcp.clone(), executor.clone(), admin.clone());
             Arc::new(Api { mcp, executor, admin, gateway: Arc::clone(&gateway), serves })
         };
-        let mut admin_address = None;
-        let listeners = match config.admin.listen {
+        let admin_address = apart.as_ref().map(|it| it.1);
+        let listeners = match apart {
             None => vec![(listener, api(Serves::All))],
-            Some(apart) => {
-                let (admin_listener, at) = bind(&config, apart.0).await?;
-                admin_address = Some(at);
-                vec![(listener, api(Serves::Data)), (admin_listener, api(Serves::Admin))]
-            }
+            Some((apart, _)) => vec![(listener, api(Serves::Data)), (apart, api(Serves::Admin))],
         };
         warm_up(&tasks);
         let started = Started {
@@ -193,8 +199,12 @@ impl Node {
         &self.gateway
     }
 
-    /// Serves until `stop` is ready, then drains: readiness fails, open requests end, at most [`DRAIN`].
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
+    /// Serves until it is `asked` to end, then drains: readiness fails, open requests end, at most [`DRAIN`], or until it is asked again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] where it ended because the law failed on this node.
+    pub async fn serve(self, asked: impl AsyncFn()) -> Result<(), Error> {
         let Self { control, log, gateway, listeners, tasks, agent, agent_stop, .. } = self;
         let accept = Tasks::default();
         let connections = Arc::clone(&gateway.connections);
@@ -212,16 +222,28 @@ impl Node {
                 })
             })
             .collect();
-        tokio::select! {
-            () = stop => tracing::info!("asked to end: draining for at most {DRAIN:?}"),
-            () = failed(&mut failure) => tracing::error!("the law failed on this node: ending"),
-        }
+        let ended = tokio::select! {
+            () = asked() => {
+                tracing::info!("asked to end: draining for at most {DRAIN:?}");
+                Ok(())
+            }
+            why = failed(&mut failure) => {
+                tracing::error!(%why, "the law failed on this node: ending");
+                Err(Error::Failed(why))
+            }
+        };
         gateway.draining.store(true, std::sync::atomic::Ordering::Relaxed);
         accept.stop().cancel();
-        for it in serving {
-            if it.await.is_err() {
-                tracing::warn!("a listener's task failed");
+        let drained = async {
+            for it in serving {
+                if it.await.is_err() {
+                    tracing::warn!("a listener's task failed");
+                }
             }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = asked() => tracing::warn!("asked to end again: open requests are cut"),
         }
         gateway.federation.shutdown(SHUTDOWN).await;
         agent_stop.cancel();
@@ -233,6 +255,7 @@ impl Node {
         control.shutdown().await;
         let log = tokio::task::spawn_blocking(move || log.shutdown());
         let _ = tokio::time::timeout(SHUTDOWN, log).await;
+        ended
     }
 }
 
@@ -277,7 +300,18 @@ fn start_agent(
     (tasks.spawn("budget agent", agent.run(stop.clone())), stop)
 }
 
-fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<RequestLog, Error> {
+/// Says so where the law's time is ahead of the clock: a life of this node, or another node, had a clock that was.
+fn tell_of_time(control: &Control, clock: &dyn Clock) {
+    let ahead_ms = control.state().now().0.saturating_sub(clock.now().0);
+    if STEP_MAX.as_millis() < u128::from(ahead_ms) {
+        tracing::error!(
+            ahead_ms,
+            "the law's time is ahead of this machine's clock: budgets begin anew only when the clock has come there"
+        );
+    }
+}
+
+fn open_log(config: &Config, clock: &Arc<SteadyClock>) -> Result<RequestLog, Error> {
     let dir = config.node.data_dir.join("records");
     let mut options = request_log::Options::new(&dir);
     let days = config.records.keep.0.get().div_ceil(DAY_MS);
@@ -285,7 +319,7 @@ fn open_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<RequestLog, Error
     options.bodies_keep_days = options.keep_days;
     options.disk_bytes_max = config.records.max_disk.0;
     let clock = Arc::clone(clock);
-    let clock: request_log::Clock = Arc::new(move || clock.now().0);
+    let clock: request_log::Clock = Arc::new(move || clock.earliest().0);
     RequestLog::open(&options, clock).map_err(|source| Error::Records { dir, source })
 }
 
@@ -394,9 +428,15 @@ fn warm_up(tasks: &Tasks) {
     });
 }
 
-async fn failed(failure: &mut tokio::sync::watch::Receiver<Option<althing_cluster::Failure>>) {
-    if failure.wait_for(Option::is_some).await.is_err() {
+async fn failed(
+    failure: &mut tokio::sync::watch::Receiver<Option<althing_cluster::Failure>>,
+) -> althing_cluster::Failure {
+    match failure.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(failure)) => failure.clone(),
         // The sender is gone: the node is ending anyway.
-        std::future::pending::<()>().await;
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

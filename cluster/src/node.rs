@@ -437,9 +437,14 @@ async fn build<S: StateMachine>(
     transport: Arc<dyn PeerTransport>,
 ) -> Result<Raft<Types, Machine<S>>, StartError> {
     let config = config(settings).map_err(|e| StartError::Settings(e.to_string()))?;
-    let raft =
-        Raft::new(id, config, Network::new(transport), LogStore::new(log), Machine(shared.clone()))
-            .await;
+    let raft = Raft::new(
+        id,
+        config,
+        Network::new(transport),
+        LogStore::new(log),
+        Machine::new(shared.clone()),
+    )
+    .await;
     raft.map_err(|fatal| match shared.failed() {
         Some(failure) => StartError::Recover(failure.to_string()),
         None => StartError::Recover(fatal.to_string()),

@@ -120,8 +120,8 @@ impl Applying<'_> {
             Op::Put(put) => self.write([&Write::Put(put.clone())]),
             Op::Delete(delete) => self.write([&Write::Delete(delete.clone())]),
             Op::Batch(writes) => self.write(writes),
-            Op::RotateKey { name, hash, old_valid_until } => {
-                self.rotate(name, *hash, *old_valid_until)
+            Op::RotateKey { name, hash, old_valid_until, expect } => {
+                self.rotate(name, *hash, *old_valid_until, *expect)
             }
             Op::SetAdminKey { hash, expect } => self.set_admin_key(*hash, *expect),
             Op::SetClusterSecrets { sealed, expect } => self.set_cluster_secrets(sealed, *expect),
@@ -149,11 +149,13 @@ impl Applying<'_> {
         name: &Name,
         hash: Digest,
         old_valid_until: Option<UnixMillis>,
+        expect: Expect,
     ) -> Result<Reply, Refusal> {
         let kind = Kind::VirtualKey;
         let Some(mut row) = self.state.tables.get(kind, name.as_str()) else {
             return Err(Refusal::NotFound { kind, name: name.clone() });
         };
+        writes::check_expected(expect, kind, name, Some(&row))?;
         self.check_credential(name, hash)?;
         let old = self.state.credentials.get(name).cloned();
         let until = |it: &Credential| {

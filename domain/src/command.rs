@@ -47,6 +47,9 @@ pub enum Op {
         hash: Digest,
         /// Until when the old one holds too. Absent: not a moment longer.
         old_valid_until: Option<UnixMillis>,
+        /// What must be there.
+        #[serde(default, skip_serializing_if = "Expect::is_any")]
+        expect: Expect,
     },
     /// Sets the keyed hash of the admin key.
     SetAdminKey {
@@ -143,6 +146,13 @@ pub enum Expect {
     Present,
     /// Exactly this version.
     Version(u64),
+}
+
+impl Expect {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
 }
 
 /// What one node reports and asks.

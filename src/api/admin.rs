@@ -5,6 +5,7 @@
 //! document are made; a route that is not in it does not exist.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use althing_config::AllowList;
 use althing_domain::time::Clock;
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use crate::error::{Code, Error};
 use call::{Call, Failure};
-use table::{Bound, Route};
+use table::{Bound, Route, Takes};
 
 mod apply;
 mod budgets;
@@ -42,6 +43,8 @@ pub mod usage;
 
 /// A policy file may be this large.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a read waits for the log index that it asks for.
+const INDEX_WITHIN: Duration = Duration::from_secs(10);
 
 /// The id of a request, where the listener gave it one (as an extension).
 #[derive(Debug, Clone, Copy)]
@@ -122,8 +125,28 @@ async fn answer(
         let text = format!("the body did not arrive, or is larger than {BODY_BYTES_MAX} bytes");
         Error::new(Code::BodyTooLarge, text)
     })?;
+    let takes_nothing = bound.route.takes == Takes::Nothing;
+    if takes_nothing && !matches!(body.trim_ascii(), b"" | b"{}" | b"null") {
+        return Err(Error::new(Code::InvalidField, "this route takes no body: leave it out").into());
+    }
     let call = Call { kind: bound.kind, name, query, headers: parts.headers, body, request_id };
+    heed(admin, &call).await?;
     (bound.route.handler)(Arc::clone(admin), call).await
+}
+
+/// Does what the parameters that every route takes ask for.
+async fn heed(admin: &Admin, call: &Call) -> Result<(), Failure> {
+    // A write is answered when this node has applied it, and so far it is the only one.
+    if !matches!(call.param("wait"), None | Some("all")) {
+        return Err(Error::field("wait", "write `all`, or leave it out").into());
+    }
+    let index = call.number("min_index", 0, (0, u64::MAX))?;
+    if admin.law.reaches(index, INDEX_WITHIN).await {
+        return Ok(());
+    }
+    let text =
+        format!("this node has not applied log index {index} yet: ask again, or another node");
+    Err(Error::new(Code::Overloaded, text).with_retry_after(Duration::from_secs(1)).into())
 }
 
 /// Lets in who shows the admin key.

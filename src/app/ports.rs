@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::api::admin::law::open_secret;
 use crate::api::admin::{Admin, ports};
 use crate::api::ops::CALLBACK;
+use crate::clock::SteadyClock;
 use crate::control::Control;
 use crate::error::{Code, Error};
 use crate::gateway::Gateway;
@@ -76,15 +77,16 @@ pub(super) fn admin(
     gateway: &Arc<Gateway>,
     log: &Arc<RequestLog>,
     config: &Config,
+    steady: &Arc<SteadyClock>,
 ) -> Arc<Admin> {
     let vendors = althing_llm::provider::ALL.iter().map(|it| it.name).chain(["demo"]).collect();
     let status = Arc::clone(gateway);
-    let law = control.clone();
+    let (law, steady) = (control.clone(), Arc::clone(steady));
     Arc::new(Admin {
         law: Arc::new(control.clone()),
         servers: Arc::new(ServersOf(Arc::clone(gateway))),
         records: crate::api::admin::records::router(Arc::clone(log)),
-        status: Box::new(move || node_status(&status, &law)),
+        status: Box::new(move || node_status(&status, &law, &steady)),
         clock: Arc::clone(&gateway.clock),
         allow: config.allow_list(),
         vendors,
@@ -92,7 +94,7 @@ pub(super) fn admin(
     })
 }
 
-fn node_status(gateway: &Gateway, control: &Control) -> Value {
+fn node_status(gateway: &Gateway, control: &Control, steady: &SteadyClock) -> Value {
     let spool = gateway.recorder.spool().stats();
     let view = gateway.views.load();
     let providers: Vec<Value> = view
@@ -117,6 +119,7 @@ fn node_status(gateway: &Gateway, control: &Control) -> Value {
             "appended": spool.appended, "backlog_bytes": spool.backlog_bytes, "refused": spool.refused,
             "disk_errors": spool.disk_errors, "waiting_in_memory": gateway.recorder.stuck(), "lost": gateway.recorder.lost(),
         },
+        "clock_off_ms": steady.off_ms(),
         "task_panics": gateway.tasks.panics(),
     })
 }

@@ -8,11 +8,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Node, Started};
 
-/// Runs a node until SIGTERM or SIGINT. `tell` writes what the start made, once, for whoever started it.
+/// Runs a node until SIGTERM or SIGINT; a second one cuts its drain short. `tell` writes what the start made, once, for whoever started it.
 ///
 /// # Errors
 ///
-/// [`Error`] where it cannot start.
+/// [`Error`] where it cannot start, and where it ended because it failed.
 pub async fn run(
     config: Config,
     apply_file: bool,
@@ -21,8 +21,7 @@ pub async fn run(
     let node = Node::start(config, apply_file).await?;
     tell(&node.started);
     tracing::info!(address = %node.started.address, "ready");
-    node.serve(asked_to_end()).await;
-    Ok(())
+    node.serve(asked_to_end).await
 }
 
 /// What a start made, for a person: the address, and keys that are shown this once.

@@ -233,6 +233,13 @@ impl Control {
         self.cluster.snapshot_now().await
     }
 
+    /// Puts an entry into the log that no build can apply.
+    #[cfg(test)]
+    pub(crate) async fn poison(&self) {
+        let refused = self.cluster.propose(vec![255; 3], 0).await;
+        assert!(refused.is_err(), "it was applied");
+    }
+
     /// Stops taking commands and closes the log. The state can still be read.
     pub async fn shutdown(&self) {
         self.cluster.shutdown().await;

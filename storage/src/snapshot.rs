@@ -196,7 +196,11 @@ impl Store {
             let _ = fs::remove_file(&new);
             return done;
         }
-        self.remove_old()
+        // The snapshot is there, whatever becomes of older ones.
+        if let Err(error) = self.remove_old() {
+            tracing::warn!(%error, "old snapshots cannot be removed");
+        }
+        Ok(())
     }
 
     fn remove_old(&self) -> Result<(), Error> {

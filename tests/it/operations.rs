@@ -81,8 +81,41 @@ fn a_term_signal_lets_calls_end_and_refuses_new_ones() {
             text.contains("althing_requests_in_flight 1").then_some(())
         })
         .await;
-        assert_eq!(gateway.terminate().await, Some(0));
+        // The process ends only with the slow call, so what comes now comes while it drains.
+        let (http, url) = (gateway.http.clone(), gateway.at("/v1/models"));
+        let refused = async {
+            until("new calls are refused", async || {
+                match http.get(&url).bearer_auth(KEY).send().await {
+                    Ok(answer) => (answer.status() == 503).then_some(()),
+                    Err(error) => error.is_connect().then_some(()),
+                }
+            })
+            .await;
+            assert!(!slow.is_finished(), "it was refused only after the end");
+        };
+        let (code, ()) = tokio::join!(gateway.terminate(), refused);
+        assert_eq!(code, Some(0));
         assert_eq!(slow.await.expect("no panic"), 200);
+    });
+}
+
+#[test]
+fn an_admin_key_that_is_made_is_told_also_where_the_first_start_failed() {
+    run(async {
+        let dir = tempfile::tempdir().expect("folder");
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = taken.local_addr().expect("address");
+        for yaml in [
+            format!("listen: \"{address}\"\nadmin: {{ key: null }}"),
+            format!("listen: 127.0.0.1:0\nadmin: {{ listen: \"{address}\" }}"),
+        ] {
+            let (code, said) = Gateway::refuses(dir.path(), &yaml).await;
+            assert!(code == Some(1) && said.contains(&address.to_string()), "{code:?}: {said}");
+        }
+        drop(taken);
+        let yaml = "listen: 127.0.0.1:0\nadmin: { key: null }";
+        let line = Gateway::says(dir.path(), yaml, "admin key").await.expect("the admin key");
+        assert!(line.contains("al-admin-"), "{line}");
     });
 }
 

@@ -323,6 +323,35 @@ async fn a_full_disk_refuses_writes_serves_reads_and_is_left_behind() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_cannot_be_stored_is_made_later_and_stops_nobody() {
+    let tmp = tempfile::tempdir().unwrap();
+    let node = start(tmp.path()).await;
+    let folder = tmp.path().join("snapshots");
+    let set_aside = tmp.path().join("set-aside");
+    std::fs::rename(&folder, &set_aside).unwrap();
+    std::fs::write(&folder, "in the way").unwrap();
+    for i in 0..500 {
+        node.set(&format!("a{i}"), "1").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(*node.cluster.failure().borrow(), None);
+    assert_eq!(node.cluster.status().snapshot, None);
+    node.set("b", "1").await.unwrap();
+
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(&set_aside, &folder).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while node.cluster.status().snapshot.is_none() {
+        assert!(Instant::now() < deadline, "no snapshot was made");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.set("b", "2").await.unwrap();
+    node.cluster.shutdown().await;
+    drop(node);
+    assert_eq!(start(tmp.path()).await.value("b").as_deref(), Some("2"));
+}
+
+#[tokio::test]
 async fn an_apply_that_panics_stops_the_node_loudly_and_for_good() {
     for command in ["panic", "what is this"] {
         let tmp = tempfile::tempdir().unwrap();

@@ -248,14 +248,24 @@ impl<S: StateMachine> Drop for Registered<S> {
 }
 
 /// The state machine as openraft sees it.
-pub(crate) struct Machine<S: StateMachine>(pub(crate) Arc<Shared<S>>);
+pub(crate) struct Machine<S: StateMachine> {
+    shared: Arc<Shared<S>>,
+    /// Tells those that work for this openraft that it has ended.
+    lives: Arc<()>,
+}
+
+impl<S: StateMachine> Machine<S> {
+    pub(crate) fn new(shared: Arc<Shared<S>>) -> Self {
+        Self { shared, lives: Arc::default() }
+    }
+}
 
 impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
     type SnapshotData = SnapshotFile;
     type SnapshotBuilder = Builder<S>;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let inner = self.0.inner.lock();
+        let inner = self.shared.inner.lock();
         Ok((inner.last, inner.membership.clone()))
     }
 
@@ -273,12 +283,12 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
             if chunk.is_empty() {
                 return Ok(());
             }
-            self.0.apply_chunk(chunk)?;
+            self.shared.apply_chunk(chunk)?;
         }
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<S> {
-        Builder::new(self.0.clone())
+        Builder::new(self.shared.clone(), Arc::downgrade(&self.lives))
     }
 
     async fn install_snapshot(
@@ -286,7 +296,7 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
         meta: &SnapshotMeta,
         file: SnapshotFile,
     ) -> Result<(), io::Error> {
-        let shared = self.0.clone();
+        let shared = self.shared.clone();
         let meta = meta.clone();
         // Reading and decoding a large state takes a while.
         let installed = tokio::task::spawn_blocking(move || {
@@ -301,7 +311,7 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let current = self.0.current.lock().clone();
+        let current = self.shared.current.lock().clone();
         Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }

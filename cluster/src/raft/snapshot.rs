@@ -1,7 +1,8 @@
 //! Building snapshots.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use althing_storage::{codec, migrate, snapshot};
 use openraft::storage::RaftSnapshotBuilder;
@@ -10,6 +11,10 @@ use super::apply::Shared;
 use super::dto;
 use super::types::{Snapshot, SnapshotMeta, Types};
 use crate::state_machine::StateMachine;
+
+/// How long after a snapshot could not be stored it is tried again; twice as long after each try.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// What openraft hands around as the content of a snapshot: the file it is in.
 #[derive(Debug, Clone)]
@@ -35,21 +40,37 @@ impl SnapshotFile {
 
 pub(crate) struct Builder<S: StateMachine> {
     shared: Arc<Shared<S>>,
+    /// Gone when the openraft that asked for the snapshot has ended.
+    asker: Weak<()>,
 }
 
 impl<S: StateMachine> Builder<S> {
-    pub(super) fn new(shared: Arc<Shared<S>>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared<S>>, asker: Weak<()>) -> Self {
+        Self { shared, asker }
     }
 }
 
 impl<S: StateMachine> RaftSnapshotBuilder<Types> for Builder<S> {
     type SnapshotData = SnapshotFile;
 
+    /// openraft takes an error of this for the end of the node. A disk without room for a snapshot is none: the log still holds
+    /// everything, and grows until there is room.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let shared = self.shared.clone();
-        let built = tokio::task::spawn_blocking(move || build(&shared));
-        built.await.map_err(io::Error::other)?
+        let mut pause = RETRY_AFTER;
+        loop {
+            let shared = self.shared.clone();
+            let built = tokio::task::spawn_blocking(move || build(&shared));
+            let error = match built.await.map_err(io::Error::other)? {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(error) => error,
+            };
+            tracing::error!(error = %describe(&error), "a snapshot cannot be stored: the log is kept until it can; it is tried again");
+            tokio::time::sleep(pause).await;
+            if self.asker.strong_count() == 0 {
+                return Err(error);
+            }
+            pause = pause.saturating_mul(2).min(RETRY_AFTER_MAX);
+        }
     }
 }
 
@@ -70,4 +91,10 @@ fn build<S: StateMachine>(shared: &Shared<S>) -> Result<Snapshot, io::Error> {
     let file = SnapshotFile::new(written);
     shared.stored(meta.clone(), file.clone());
     Ok(Snapshot { meta, snapshot: file })
+}
+
+/// With its cause.
+fn describe(error: &io::Error) -> String {
+    let source = error.get_ref().and_then(|it| it.source());
+    source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

@@ -233,6 +233,7 @@ fn two_keys_never_have_the_same_secret() {
         name: "app".into(),
         hash: hash("new"),
         old_valid_until: Some(UnixMillis(60 * SECOND)),
+        expect: Expect::Any,
     };
     law.written(rotate);
     let old =
@@ -248,12 +249,19 @@ fn a_rotated_key_holds_with_both_secrets_until_the_overlap_ends() {
         name: "app".into(),
         hash: hash("new"),
         old_valid_until: Some(end),
+        expect: Expect::Any,
     });
     let finds =
         |law: &Law, text: &str, now| law.state.key_by_hash(&hash(text), UnixMillis(now)).is_some();
     assert!(finds(&law, "new", 59 * SECOND) && finds(&law, "app", 59 * SECOND));
     assert!(finds(&law, "new", 60 * SECOND) && !finds(&law, "app", 60 * SECOND));
-    law.written(Op::RotateKey { name: "app".into(), hash: hash("newest"), old_valid_until: None });
+    let newest = |expect| {
+        let (name, hash) = ("app".into(), hash("newest"));
+        Op::RotateKey { name, hash, old_valid_until: None, expect }
+    };
+    let refused = law.refused(newest(Expect::Version(1)));
+    assert!(matches!(refused, Refusal::Version { expected: 1, .. }), "{refused:?}");
+    law.written(newest(Expect::Any));
     assert!(!finds(&law, "app", 1) && !finds(&law, "new", 1) && finds(&law, "newest", 1));
 }
 

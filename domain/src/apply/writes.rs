@@ -233,7 +233,7 @@ fn digest(object: &Object) -> Digest {
     Digest::of(&[json.as_bytes()])
 }
 
-fn check_expected(
+pub(super) fn check_expected(
     expect: Expect,
     kind: Kind,
     name: &Name,

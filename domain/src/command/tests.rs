@@ -63,6 +63,7 @@ fn samples() -> Vec<Op> {
             name: "app".into(),
             hash: Digest::of(&[b"new"]),
             old_valid_until: Some(UnixMillis(99)),
+            expect: Expect::Any,
         },
         Op::SetAdminKey { hash: Digest::of(&[b"admin"]), expect: Expect::Absent },
         Op::SetClusterSecrets { sealed: vec![0, 127, 255], expect: Expect::Any },
@@ -72,6 +73,12 @@ fn samples() -> Vec<Op> {
         Op::Final { node: 1, incarnation: 2, leases: vec![last] },
         Op::CloseLease { node: 1, incarnation: 2 },
         Op::Tick,
+        Op::RotateKey {
+            name: "app".into(),
+            hash: Digest::of(&[b"new"]),
+            old_valid_until: None,
+            expect: Expect::Version(7),
+        },
     ]);
     ops
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::error::{Code, Error};
 
 /// A request, its body read and its caller known to be an administrator.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Call {
     /// The kind that the route is about.
     pub kind: Option<Kind>,
@@ -61,6 +61,12 @@ pub struct Failure {
 }
 
 impl Call {
+    /// The same as another command: the law answers a repeated one as it did the first time, a refusal too.
+    #[must_use]
+    pub fn again(self) -> Self {
+        Self { request_id: Uuid::new_v4(), ..self }
+    }
+
     /// A query parameter.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use althing_config::Problem;
-use althing_domain::command::Op;
+use althing_domain::command::{Expect, Op};
 use althing_domain::object::Kind;
 use althing_domain::policy::Span;
 use althing_domain::secret::Secret;
@@ -55,7 +55,8 @@ pub(super) async fn rotate(admin: Arc<Admin>, call: Call) -> Result<Reply, Failu
     let old_valid_until =
         (overlap != 0).then(|| UnixMillis(admin.clock.now().0.saturating_add(overlap)));
     let name = row.object.name().clone();
-    let op = Op::RotateKey { name: name.clone(), hash, old_valid_until };
+    let expect = call.if_match()?.unwrap_or(Expect::Any);
+    let op = Op::RotateKey { name: name.clone(), hash, old_valid_until, expect };
     let (index, _) = policy::propose(&admin, &call, op).await?;
     let row = policy::find(&admin.law.state(), Kind::VirtualKey, name.as_str())?;
     let mut body = json!({

@@ -1,6 +1,7 @@
 //! [`Law`] on the node's [`Control`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use althing_domain::command::{Command, Op};
 use althing_domain::digest::Digest;
@@ -34,6 +35,12 @@ impl Law for Control {
         let command = Command { request_id, who: who.to_owned(), op };
         let done = Self::propose(self, &command).await?;
         Ok(Outcome { index: done.index, reply: done.reply })
+    }
+
+    async fn reaches(&self, index: u64, within: Duration) -> bool {
+        let mut applied = self.changes();
+        let reached = applied.wait_for(|it| index <= *it);
+        matches!(tokio::time::timeout(within, reached).await, Ok(Ok(_)))
     }
 
     fn hash(&self, shown: &[u8]) -> Digest {

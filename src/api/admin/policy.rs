@@ -17,8 +17,8 @@ use crate::error::{Code, Error};
 
 /// Who an act is noted under, while there is one administrator.
 pub(super) const WHO: &str = "admin";
-/// How often a patch is tried again where somebody else wrote in between.
-const PATCH_TRIES: usize = 4;
+/// How often a write is tried where somebody else wrote in between.
+const TRIES_MAX: usize = 8;
 
 /// A write that is ready to be proposed.
 struct Ready {
@@ -54,18 +54,40 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Reply, Failu
 }
 
 pub(super) async fn replace(admin: Arc<Admin>, call: Call) -> Result<Reply, Failure> {
-    let (kind, state) = (kind(&call)?, admin.law.state());
+    let mut call = call;
+    for _ in 1..TRIES_MAX {
+        let seen = version(&admin, &call)?;
+        let done = replace_once(&admin, &call).await;
+        if done.is_ok() || !is_overtaken(&admin, &call, seen)? {
+            return done;
+        }
+        call = call.again();
+    }
+    replace_once(&admin, &call).await
+}
+
+async fn replace_once(admin: &Admin, call: &Call) -> Result<Reply, Failure> {
+    let (kind, state) = (kind(call)?, admin.law.state());
     let old = find(&state, kind, &call.name).ok();
     let name = old.as_ref().map_or_else(|| call.name.clone(), |it| it.object.name().to_string());
     let mut json = call.json()?;
     set_name(&mut json, &name)?;
-    // Without `If-Match` it is written over whatever is there, but not over what came in between.
+    // Secrets that are sent back as `{"set": true}` are those of what was read: so it is written over that, and nothing else.
     let seen = old.as_ref().map_or(Expect::Absent, |it| Expect::Version(it.version));
     let expect = call.if_match()?.unwrap_or(seen);
-    let ready = ready(&admin, kind, old.as_ref(), json, expect)?;
-    let reply = write(&admin, &call, ready).await?;
+    let ready = ready(admin, kind, old.as_ref(), json, expect)?;
+    let reply = write(admin, call, ready).await?;
     let is_new = old.is_none() && !call.flag("dry_run")?;
     Ok(reply.with_status(if is_new { StatusCode::CREATED } else { StatusCode::OK }))
+}
+
+/// Whether somebody else wrote between reading and writing, and the caller did not say what must be there.
+fn is_overtaken(admin: &Admin, call: &Call, seen: Option<u64>) -> Result<bool, Failure> {
+    Ok(call.if_match()?.is_none() && version(admin, call)? != seen)
+}
+
+fn version(admin: &Admin, call: &Call) -> Result<Option<u64>, Failure> {
+    Ok(find(&admin.law.state(), kind(call)?, &call.name).ok().map(|it| it.version))
 }
 
 pub(super) async fn patch(admin: Arc<Admin>, call: Call) -> Result<Reply, Failure> {
@@ -74,38 +96,41 @@ pub(super) async fn patch(admin: Arc<Admin>, call: Call) -> Result<Reply, Failur
         let text = "a patch is an object of the fields to change; null removes one";
         return Err(Error::new(Code::InvalidField, text).into());
     }
-    change(&admin, &call, &patch).await
+    change(&admin, call, &patch).await
 }
 
 pub(super) async fn enable(admin: Arc<Admin>, call: Call) -> Result<Reply, Failure> {
-    change(&admin, &call, &json!({ "enabled": true })).await
+    change(&admin, call, &json!({ "enabled": true })).await
 }
 
 pub(super) async fn disable(admin: Arc<Admin>, call: Call) -> Result<Reply, Failure> {
-    change(&admin, &call, &json!({ "enabled": false })).await
+    change(&admin, call, &json!({ "enabled": false })).await
 }
 
 /// Merges `patch` into an object, again where somebody else wrote in between.
-async fn change(admin: &Admin, call: &Call, patch: &Value) -> Result<Reply, Failure> {
-    let (kind, expected) = (kind(call)?, call.if_match()?);
-    for tries in 1.. {
-        let state = admin.law.state();
-        let old = find(&state, kind, &call.name)?;
-        let mut json = Object::to_public_json(&old.object)
-            .map_err(|_| secrets::internal("the object does not read"))?;
-        merge(&mut json, patch);
-        set_name(&mut json, old.object.name().as_str())?;
-        let expect = expected.unwrap_or(Expect::Version(old.version));
-        let ready = ready(admin, kind, Some(&old), json, expect)?;
-        match write(admin, call, ready).await {
-            Err(failure)
-                if failure.error.code == Code::VersionMismatch
-                    && expected.is_none()
-                    && tries < PATCH_TRIES => {}
-            done => return done,
+async fn change(admin: &Admin, call: Call, patch: &Value) -> Result<Reply, Failure> {
+    let mut call = call;
+    for _ in 1..TRIES_MAX {
+        let seen = version(admin, &call)?;
+        let done = change_once(admin, &call, patch).await;
+        if done.is_ok() || !is_overtaken(admin, &call, seen)? {
+            return done;
         }
+        call = call.again();
     }
-    Err(Error::of(Code::VersionMismatch).into())
+    change_once(admin, &call, patch).await
+}
+
+async fn change_once(admin: &Admin, call: &Call, patch: &Value) -> Result<Reply, Failure> {
+    let kind = kind(call)?;
+    let old = find(&admin.law.state(), kind, &call.name)?;
+    let mut json = Object::to_public_json(&old.object)
+        .map_err(|_| secrets::internal("the object does not read"))?;
+    merge(&mut json, patch);
+    set_name(&mut json, old.object.name().as_str())?;
+    let expect = call.if_match()?.unwrap_or(Expect::Version(old.version));
+    let ready = ready(admin, kind, Some(&old), json, expect)?;
+    write(admin, call, ready).await
 }
 
 pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Reply, Failure> {

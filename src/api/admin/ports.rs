@@ -1,6 +1,7 @@
 //! What administration needs of the rest of the node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use althing_domain::command::{Op, Reply};
 use althing_domain::digest::Digest;
@@ -34,6 +35,9 @@ pub trait Law: Send + Sync {
     ///
     /// No quorum, or a disk that is full: whether it was applied is not known then.
     async fn propose(&self, request_id: u128, who: &str, op: Op) -> Result<Outcome, Error>;
+
+    /// Waits until this node has applied the log up to `index`, for at most `within`. Whether it has.
+    async fn reaches(&self, index: u64, within: Duration) -> bool;
 
     /// The keyed hash of a virtual or admin key.
     fn hash(&self, shown: &[u8]) -> Digest;

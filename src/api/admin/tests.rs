@@ -41,6 +41,8 @@ struct FakeLaw {
     state: Mutex<State>,
     hasher: seal::KeyHasher,
     tokens: AtomicU64,
+    /// What somebody else writes between the reading and the writing of the next requests, one a proposal.
+    meanwhile: Mutex<Vec<Op>>,
 }
 
 #[async_trait]
@@ -51,12 +53,21 @@ impl Law for FakeLaw {
 
     async fn propose(&self, request_id: u128, who: &str, op: Op) -> Result<Outcome, Error> {
         let mut state = self.state.lock();
+        if let Some(op) = self.meanwhile.lock().pop() {
+            let at = At { index: state.index() + 1, time: StoppedClock.now() };
+            let other = Command { request_id: u128::from(at.index), who: "other".to_owned(), op };
+            state.apply(at, &other);
+        }
         let at = At { index: state.index() + 1, time: StoppedClock.now() };
         // Through its bytes, as in the log.
         let command = Command { request_id, who: who.to_owned(), op }.encode();
         assert!(!String::from_utf8_lossy(&command).contains(CANARY), "a secret went into the log");
         let done = state.apply(at, &Command::decode(&command).expect("a command"));
         Ok(Outcome { index: done.index, reply: done.reply })
+    }
+
+    async fn reaches(&self, index: u64, _: std::time::Duration) -> bool {
+        index <= self.state.lock().index()
     }
 
     fn hash(&self, shown: &[u8]) -> Digest {
@@ -136,6 +147,7 @@ impl Node {
             state: Mutex::new(State::new()),
             hasher: seal::KeyHasher::new(b"for tests"),
             tokens: AtomicU64::new(1),
+            meanwhile: Mutex::default(),
         });
         let key = SecretString::from(ADMIN_KEY);
         start::ensure_admin_key(law.as_ref(), Some(&key)).await.expect("the admin key");
@@ -291,6 +303,32 @@ async fn what_is_no_route_or_no_parameter_is_said_to_be_none() {
     node.get("/api/teams?limit=0").await.expect(400);
     node.get("/api/teams?limit=5&limit=6").await.expect(400);
     node.get("/api/teams?wait=all&min_index=1").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_read_is_never_older_than_it_asks_for() {
+    let node = Node::new().await;
+    let index = node.law.state().index();
+    node.get(&format!("/api/teams?min_index={index}")).await.expect(200);
+    let later = node.get(&format!("/api/teams?min_index={}", index + 1)).await.expect(503);
+    assert_eq!(later.code(), "overloaded");
+    assert_eq!(later.headers["retry-after"], "1");
+    assert_eq!(
+        node.get("/api/teams?min_index=soon").await.expect(400).body["error"]["param"],
+        "min_index"
+    );
+    assert_eq!(node.get("/api/teams?wait=some").await.expect(400).body["error"]["param"], "wait");
+}
+
+#[tokio::test]
+async fn a_body_that_a_route_does_not_take_is_refused() {
+    let node = Node::new().await;
+    node.post("/api/teams", json!({ "name": "web" })).await.expect(201);
+    node.post("/api/teams/web/disable", json!({ "for": "1h" })).await.expect(400);
+    node.ask(Method::DELETE, "/api/teams/web", r#"{"if":"unused"}"#, None).await.expect(400);
+    assert_eq!(node.get("/api/teams/web").await.expect(200).body["enabled"], true);
+    node.ask(Method::POST, "/api/teams/web/disable", " ", None).await.expect(200);
+    node.ask(Method::POST, "/api/teams/web/enable", "{}", None).await.expect(200);
 }
 
 #[tokio::test]

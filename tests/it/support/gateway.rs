@@ -99,6 +99,29 @@ impl Gateway {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Starts one, reads what it says until `wanted` is in it, and kills it.
+    pub(crate) async fn says(dir: &Path, yaml: &str, wanted: &str) -> Option<String> {
+        let file = configuration(dir, yaml);
+        let mut child = command(dir, &file)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("althing starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let found = tokio::time::timeout(PATIENCE, async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains(wanted) {
+                    return Some(line);
+                }
+            }
+            None
+        });
+        let found = found.await.ok().flatten();
+        child.kill().await.expect("kill");
+        found
+    }
+
     /// As `kill -9` does.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.expect("kill");

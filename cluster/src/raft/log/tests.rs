@@ -26,7 +26,7 @@ impl StoreBuilder<Types, LogStore, Machine<Register>, TempDir> for Builder {
             Arc::new(MemoryLog::new())
         };
         let store = Store::open(dir.path()).unwrap();
-        Ok((dir, LogStore::new(log), Machine(Shared::new(Register::default(), store, None))))
+        Ok((dir, LogStore::new(log), Machine::new(Shared::new(Register::default(), store, None))))
     }
 }
 

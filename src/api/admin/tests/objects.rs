@@ -1,3 +1,5 @@
+use althing_domain::command::{Expect, Op, Put};
+use althing_domain::object::{Kind, Object};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -47,6 +49,49 @@ async fn an_object_is_created_shown_changed_and_deleted() {
     assert_eq!(node.delete("/api/customers/acme").await.expect(200).body["object"]["name"], "acme");
     node.get("/api/customers/acme").await.expect(404);
     node.delete("/api/customers/acme").await.expect(404);
+}
+
+#[tokio::test]
+async fn who_does_not_say_if_match_is_not_refused_for_what_came_in_between() {
+    let node = Node::new().await;
+    node.post("/api/teams", json!({ "name": "web" })).await.expect(201);
+    let other = |enabled| {
+        let json = json!({ "name": "web", "enabled": enabled });
+        let object = Object::deserialize_as(Kind::Team, json).expect("a team");
+        Op::Put(Put { object, expect: Expect::Any, credential: None })
+    };
+    // Twice in a row somebody else was quicker.
+    *node.law.meanwhile.lock() = vec![other(true), other(false)];
+    let rate = json!({ "rate": { "requests": 10, "per": "1m" } });
+    node.patch("/api/teams/web", rate).await.expect(200);
+    *node.law.meanwhile.lock() = vec![other(false)];
+    let patched = node.post("/api/teams/web/enable", json!({})).await.expect(200);
+    assert_eq!(patched.body["object"]["enabled"], true);
+    *node.law.meanwhile.lock() = vec![other(true)];
+    node.put("/api/teams/web", json!({ "enabled": false })).await.expect(200);
+    assert_eq!(node.get("/api/teams/web").await.body["enabled"], false);
+
+    let tag = node.get("/api/teams/web").await.headers["etag"].to_str().expect("tag").to_owned();
+    *node.law.meanwhile.lock() = vec![other(true)];
+    node.ask(Method::PATCH, "/api/teams/web", r#"{"enabled":false}"#, Some(&tag)).await.expect(412);
+    assert_eq!(node.law.meanwhile.lock().len(), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_was_changed_since_is_not_rotated() {
+    let node = Node::new().await;
+    let made = node.post("/api/virtual-keys", json!({ "name": "app" })).await.expect(201);
+    let tag = made.headers["etag"].to_str().expect("an ETag").to_owned();
+    let key = made.body["key"].as_str().expect("a key").to_owned();
+    node.patch("/api/virtual-keys/app", json!({ "description": "another" })).await.expect(200);
+    let path = "/api/virtual-keys/app/rotate";
+    let stale = node.ask(Method::POST, path, "{}", Some(&tag)).await.expect(412);
+    assert_eq!(stale.code(), "version_mismatch");
+    assert_eq!(node.key_by(&key).as_deref(), Some("app"), "the key holds");
+    let now =
+        node.get("/api/virtual-keys/app").await.headers["etag"].to_str().expect("tag").to_owned();
+    node.ask(Method::POST, path, "{}", Some(&now)).await.expect(200);
+    assert_eq!(node.key_by(&key), None);
 }
 
 #[tokio::test]
