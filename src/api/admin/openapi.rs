@@ -5,6 +5,7 @@ use std::sync::Arc;
 use althing_config::diff::Diff;
 use althing_domain::budget::View;
 use althing_domain::object::Kind;
+use http::Method;
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -97,7 +98,10 @@ fn parameters(bound: &Bound) -> Vec<Value> {
     }
     let query = |it: &Param| json!({ "name": it.name, "in": "query", "description": it.text, "schema": { "type": "string" } });
     all.extend(bound.route.query.iter().map(query));
-    if matches!(bound.route.gives, Gives::Written) {
+    // Each matters where it stands; on other routes it is allowed and changes nothing.
+    let of_cluster = if bound.route.method == Method::GET { "min_index" } else { "wait" };
+    all.extend(table::ANYWHERE.iter().filter(|it| it.name == of_cluster).map(query));
+    if matches!(bound.route.gives, Gives::Written | Gives::Key) {
         all.push(json!({
             "name": "If-Match", "in": "header", "schema": { "type": "string" },
             "description": "The ETag of the object as it was read: 412 where it was changed since",
