@@ -14,6 +14,8 @@ use crate::error::{Code, Error};
 
 /// The most targets that one request may name.
 const TARGETS_MAX: usize = 8;
+/// The longest name of a model. Vendors' are below 100; it becomes a label, a path and a line of the record.
+const MODEL_BYTES_MAX: usize = 256;
 
 /// Where a request may be sent, best first.
 pub struct Plan {
@@ -72,9 +74,7 @@ fn resolve(
     field: &str,
     targets: &mut SmallVec<[Target; 2]>,
 ) -> Result<(), Error> {
-    if name.is_empty() {
-        return Err(Error::field(field, "must name a model, such as `openai/gpt-4o`"));
-    }
+    check_name(name, field)?;
     if let Some((provider, model)) = name.split_once('/')
         && let Some(provider) = view.provider(provider)
     {
@@ -107,6 +107,27 @@ fn resolve(
     // The first is the choice; the others that know the model can take over.
     for (provider, rule, _) in fitting.into_iter().take(TARGETS_MAX) {
         targets.push(target(provider, rule, name));
+    }
+    Ok(())
+}
+
+/// A name goes into upstreams' paths: one that climbs out of its place there would reach what the key does not name.
+fn check_name(name: &str, field: &str) -> Result<(), Error> {
+    if name.is_empty() {
+        return Err(Error::field(field, "must name a model, such as `openai/gpt-4o`"));
+    }
+    if MODEL_BYTES_MAX < name.len() {
+        return Err(Error::field(
+            field,
+            format_args!("is longer than {MODEL_BYTES_MAX} bytes, which no model's name is"),
+        ));
+    }
+    let climbs = name.split(['/', '\\']).any(|it| matches!(it, "." | ".."));
+    if climbs || name.chars().any(char::is_control) {
+        return Err(Error::field(
+            field,
+            "has `.`, `..` or control characters where no model's name has them",
+        ));
     }
     Ok(())
 }
@@ -200,3 +221,6 @@ fn unknown(view: &View, key: &KeyView, model: &str, field: &str) -> Error {
     )
     .with_param(field)
 }
+
+#[cfg(test)]
+mod tests;

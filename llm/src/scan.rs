@@ -171,7 +171,20 @@ pub struct Scan {
     include_usage: Option<bool>,
     max_output: Option<u64>,
     choices: Option<u64>,
+    stored: bool,
 }
+
+/// Fields that name what the vendor keeps, or have it look for more: input that is not in the body.
+const STORED: [&str; 8] = [
+    "previous_response_id",
+    "conversation",
+    "prompt",
+    "cachedContent",
+    "cached_content",
+    "container",
+    "mcp_servers",
+    "web_search_options",
+];
 
 /// Scans a body.
 ///
@@ -193,6 +206,9 @@ pub fn scan(body: &[u8]) -> Result<Scan, Error> {
             return Err(Error::TooManyFields);
         }
         let ordinal = keys.len();
+        // A prompt of legacy completions is text; one in the store of Responses is an object.
+        found.stored |= STORED.contains(&&*name)
+            && (member.kind == Kind::Object || (name != "prompt" && member.kind != Kind::Null));
         if let Some(field) = known(&name)?
             && let Some(slot) = found.fields.get_mut(field as usize)
         {
@@ -250,6 +266,18 @@ impl Scan {
     #[must_use]
     pub fn max_output(&self) -> Option<u64> {
         self.max_output
+    }
+
+    /// Whether the request leans on what its vendor stores or looks for, so that its input is more than the body.
+    #[must_use]
+    pub fn leans_on_a_store(&self) -> bool {
+        self.stored
+    }
+
+    /// The list of tools, as written.
+    #[must_use]
+    pub fn tools<'b>(&self, body: &'b [u8]) -> Option<&'b [u8]> {
+        body.get(self.present(Field::Tools)?.value.clone())
     }
 
     /// How many alternatives the vendor makes; at least one.

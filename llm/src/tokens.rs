@@ -1,14 +1,20 @@
 //! Counting tokens without a tokenizer: bounds that hold, and estimates that say they are.
 
+use std::borrow::Cow;
+
 use memchr::memmem;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// A request's fixed overhead beyond its bytes: roles and separators that vendors add.
 const REQUEST_OVERHEAD: u64 = 64;
 /// The most tokens that any vendor states for one image at its greatest detail, whatever its size in bytes.
 const IMAGE_TOKENS_MAX: u64 = 16_384;
-/// The most tokens of a document that is not in the request: more than any model's context holds.
+/// The most tokens of what is not in the request, be it a document or a conversation: more than any model's context holds.
 const REMOTE_TOKENS_MAX: u64 = 1_000_000;
+/// What vendors say before the model where it has tools: Anthropic states at most 735, for its own computer use.
+const TOOLS_OVERHEAD: u64 = 1_024;
 /// Tokens a byte of a document in the request: text compresses about as much.
 const DOCUMENT_TOKENS_PER_BYTE: u64 = 4;
 
@@ -34,10 +40,68 @@ pub fn upper_bound_input(body: &[u8]) -> u64 {
     }
 }
 
+/// A bound on what a request's input is more than its bytes say: `tools` is its list of tools, as written, and
+/// `is_elsewhere` whether it names what its vendor stores ([`crate::scan::Scan::leans_on_a_store`]).
+#[must_use]
+pub fn upper_bound_beside(tools: Option<&[u8]>, is_elsewhere: bool) -> u64 {
+    let stored = if is_elsewhere { REMOTE_TOKENS_MAX } else { 0 };
+    let around = match tools.map(serde_json::from_slice::<Vec<ToolHead<'_>>>) {
+        None => 0,
+        Some(Ok(tools)) if tools.is_empty() => 0,
+        Some(Ok(tools)) if !tools.iter().any(ToolHead::is_run_by_its_vendor) => TOOLS_OVERHEAD,
+        // What cannot be read one way only is read by the vendor in its own.
+        Some(_) => REMOTE_TOKENS_MAX,
+    };
+    stored + around
+}
+
+/// What tells who runs a tool.
+#[derive(Deserialize)]
+struct ToolHead<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    name: Option<IgnoredAny>,
+    #[serde(alias = "functionDeclarations", alias = "function_declarations")]
+    function: Option<IgnoredAny>,
+}
+
+impl ToolHead<'_> {
+    /// What such a tool finds becomes input that nobody here sees.
+    fn is_run_by_its_vendor(&self) -> bool {
+        /// Those that callers run, by the beginning of their type, and one that only looks through the request's tools.
+        const RUN_HERE: [&str; 11] = [
+            "function",
+            "custom",
+            "namespace",
+            "local_shell",
+            "shell",
+            "apply_patch",
+            "computer",
+            "bash_",
+            "text_editor_",
+            "memory_",
+            "tool_search",
+        ];
+        match &self.kind {
+            Some(kind) => !RUN_HERE.iter().any(|it| kind.starts_with(it)),
+            // Anthropic's own form, and Gemini's list of functions; what else Gemini has, Google runs.
+            None => self.name.is_none() && self.function.is_none(),
+        }
+    }
+}
+
 /// Whether a key may be there that media need. A key may be written in escapes.
 fn may_hold_media(body: &[u8]) -> bool {
-    const KEYS: [&[u8]; 6] =
-        [b"\"image", b"\"source\"", b"\"file", b"\"inline", b"\"input_image\"", b"\"input_file\""];
+    const KEYS: [&[u8]; 8] = [
+        b"\"image",
+        b"\"source\"",
+        b"\"file",
+        b"\"inline",
+        b"\"input_image\"",
+        b"\"input_file\"",
+        b"\"video",
+        b"\"item_reference\"",
+    ];
     let escapes_ascii = |at: usize| body.get(at + 4).is_some_and(|it| (b'0'..=b'7').contains(it));
     KEYS.iter().any(|key| memmem::find(body, key).is_some())
         || memmem::find_iter(body, b"\\u00").any(escapes_ascii)
@@ -62,11 +126,15 @@ impl std::iter::Sum for Media {
 fn media(request: &Value) -> Media {
     let lists =
         ["messages", "input", "contents"].iter().filter_map(|it| request.get(it)?.as_array());
-    let turns = lists.flatten().chain(request.get("systemInstruction"));
+    let system = ["systemInstruction", "system_instruction"];
+    let turns = lists.flatten().chain(system.iter().filter_map(|it| request.get(it)));
     turns.map(of_turn).sum()
 }
 
 fn of_turn(turn: &Value) -> Media {
+    if turn.get("type").is_some_and(|it| it == "item_reference") {
+        return document(None);
+    }
     let lists = ["content", "output", "parts"].iter().filter_map(|it| turn.get(it));
     lists.map(of_parts).sum()
 }
@@ -89,6 +157,9 @@ fn of_part(part: &Value) -> Media {
         Some("image") => image(at("/source/data")),
         Some("file") => document(at("/file/file_data")),
         Some("input_file") => document(at("/file_data")),
+        Some("video_url" | "input_video") => {
+            document(either("/video_url/url", "/video_url").and_then(in_address))
+        }
         Some("document") => match part.pointer("/source/content") {
             Some(parts) => of_parts(parts),
             None => document(either("/source/data", "/source/text")),

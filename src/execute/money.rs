@@ -1,5 +1,7 @@
 //! What a call can cost at most, and what to do where that is more than there is.
 
+use std::time::Duration;
+
 use althing_domain::money::NanoUsd;
 use althing_llm::catalog;
 use althing_llm::price::Price;
@@ -13,6 +15,12 @@ use crate::route::Target;
 
 /// What a request without a maximum of output tokens is taken to ask for where nothing else says.
 const OUTPUT_TOKENS_DEFAULT: u64 = 4_096;
+/// What a vendor has generated when the gateway hears that the caller has left, beyond what it has seen: half a second of it.
+const ON_ITS_WAY_TOKENS: u64 = 100;
+/// How fast a vendor goes on while nobody reads.
+const TOKENS_PER_SECOND: u64 = 200;
+/// What fits into the buffers between a vendor and a caller who does not read.
+const ON_ITS_WAY_TOKENS_MAX: u64 = STREAM_SLICE_TOKENS / 2;
 /// Of the output, what a token rate is charged before it is known.
 const RATE_OUTPUT_TOKENS: u64 = 256;
 
@@ -36,6 +44,8 @@ pub struct Bound {
     pub output: u64,
     /// Whether a strict budget bounds it, so that what nobody states counts at its bound.
     pub is_strict: bool,
+    /// Whether the vendor may generate, and bill, what no stream shows: what models think.
+    pub thinks_unseen: bool,
     /// The most output tokens, where money or the key bound them below what the caller asked for.
     pub max_output: Option<u64>,
     /// Whether what the call holds must be fitted to this.
@@ -52,6 +62,20 @@ impl Bound {
         } else {
             Usage::default()
         }
+    }
+
+    /// The output tokens that a stream may have used beyond those that were seen, where its caller leaves it `since` its
+    /// last bytes were taken: what is on its way, and what piled up while nobody read.
+    #[must_use]
+    pub fn on_its_way(&self, seen: u64, since: Duration) -> u64 {
+        if !self.is_strict {
+            return 0;
+        }
+        let piled_up = since.as_secs().saturating_mul(TOKENS_PER_SECOND);
+        let more = ON_ITS_WAY_TOKENS.saturating_add(piled_up).min(ON_ITS_WAY_TOKENS_MAX);
+        // A reservation below a stream's slice is all that the call may ever generate.
+        let cap = if self.output < STREAM_SLICE_TOKENS { self.output } else { u64::MAX };
+        more.min(cap.saturating_sub(seen))
     }
 
     /// What a stream has used at least that its vendor has begun: its input, as far as that is known.
@@ -79,13 +103,20 @@ impl Bound {
     ///
     /// [`Code::PriceUnknown`] where a strict budget would have to bound it and nobody knows the price.
     pub fn of(run: &Run<'_>, target: &Target) -> Result<Self, Error> {
-        let input = tokens::upper_bound_input(&run.inbound.body).min(context(target));
         let estimate = tokens::estimate(run.inbound.body.len() as u64);
         let output = output_cap(run, target);
         // Counting tokens is free at every vendor that does it.
         let is_strict = !run.inbound.op.is_count()
             && (run.caller.limits.has_strict_budget()
                 || target.limits.as_ref().is_some_and(|it| it.has_strict_budget()));
+        // Only a strict budget needs the bound, and finding it may take reading the whole body.
+        let input = if is_strict {
+            let (scan, body) = (&run.inbound.scan, &run.inbound.body);
+            let beside = tokens::upper_bound_beside(scan.tools(body), scan.leans_on_a_store());
+            tokens::upper_bound_input(body).saturating_add(beside).min(context(target))
+        } else {
+            estimate
+        };
         let upper = match (is_strict, price(run, target)) {
             (false, _) => NanoUsd::ZERO,
             (true, Some(price)) => price.upper_bound(input, reserved(run, target, output)),
@@ -102,7 +133,8 @@ impl Bound {
         let max_output =
             (is_ours && is_strict && !is_metered(run, target) && 0 < output).then_some(output);
         let output = reserved(run, target, output);
-        Ok(Self { ask, input, output, is_strict, max_output, is_dirty: false })
+        let thinks_unseen = is_strict && run.inbound.stream && !is_metered(run, target);
+        Ok(Self { ask, input, output, is_strict, thinks_unseen, max_output, is_dirty: false })
     }
 }
 
@@ -135,8 +167,22 @@ fn reserved(run: &Run<'_>, target: &Target, output: u64) -> u64 {
 /// Whether what is generated can be seen as it is. Not of a whole reply; nor of a stream of a model that thinks first:
 /// vendors show little or nothing of that, and bill it all.
 fn is_metered(run: &Run<'_>, target: &Target) -> bool {
-    let listed = catalog::find(target.provider.vendor.name, &target.model);
-    run.inbound.stream && !listed.is_some_and(|it| it.capabilities.has("reasoning"))
+    if !run.inbound.stream {
+        return false;
+    }
+    match catalog::find(target.provider.vendor.name, &target.model) {
+        Some(listed) => !listed.capabilities.has("reasoning"),
+        // Nobody knows the model; a caller who says how hard it is to think does.
+        None => !asks_to_think(&run.inbound.body),
+    }
+}
+
+/// Whether a request speaks of reasoning, in any dialect. Where the words stand in a text, the whole bound is reserved
+/// for no need.
+fn asks_to_think(body: &[u8]) -> bool {
+    const WORDS: [&[u8]; 4] =
+        [b"\"reasoning\"", b"\"reasoning_effort\"", b"\"thinking\"", b"\"thinkingConfig\""];
+    WORDS.iter().any(|it| memchr::memmem::find(body, it).is_some())
 }
 
 /// What the call costs at `target`.

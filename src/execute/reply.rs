@@ -190,7 +190,7 @@ fn stream(
         },
         call,
         input_estimate: bound.begun(run.inbound.body.len() as u64),
-        lost: bound.lost(),
+        bound,
         asked: althing_domain::money::NanoUsd::ZERO,
         idle: run.gateway.settings.idle_stream,
         within: run.gateway.settings.request_timeout,

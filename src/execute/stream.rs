@@ -21,6 +21,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::money::Bound;
 use crate::admit::Running;
 use crate::api::body::BodyError;
 use crate::error::{Code, Error};
@@ -74,8 +75,8 @@ pub struct Parts {
     pub call: Call,
     /// Input tokens as reserved, for the metered estimate.
     pub input_estimate: u64,
-    /// What it is taken to have used where it fails before its first event.
-    pub lost: Usage,
+    /// What was reserved for it.
+    pub bound: Bound,
     /// Up to which reservation more was asked of the ledger.
     pub asked: NanoUsd,
     /// How long the upstream may be silent.
@@ -129,9 +130,20 @@ impl PassBody {
     fn end(&mut self, ended: &Ended) {
         if let Some(mut parts) = self.parts.take() {
             if parts.call.usage() == Usage::default() {
-                parts.call.meter(parts.lost, true);
+                parts.call.meter(parts.bound.lost(), true);
+            } else if matches!(ended, Ended::Failed(..)) {
+                parts.leave(Duration::ZERO);
             }
             parts.call.close(ended);
+        }
+    }
+}
+
+/// The caller left: dropping the call closes it, and dropping the upstream's body cancels that.
+impl Drop for PassBody {
+    fn drop(&mut self) {
+        if let Some(parts) = &mut self.parts {
+            parts.leave(self.heard.elapsed());
         }
     }
 }
@@ -280,6 +292,17 @@ impl Parts {
             },
             None => Usage { input: self.input_estimate, output: counted, ..Usage::default() },
         };
+        if self.bound.thinks_unseen && !self.is_done() {
+            // Its vendor says only at the end what was thought; until then all that was reserved may be used.
+            let most = self.bound.lost();
+            let usage = Usage {
+                input: most.input.max(usage.input),
+                output: most.output.max(usage.output),
+                ..usage
+            };
+            self.call.meter(usage, true);
+            return None;
+        }
         self.call.meter(usage, stated.is_none() || !self.is_done());
         if self.is_done() || self.is_covered(usage.input) {
             return None;
@@ -316,6 +339,21 @@ impl Parts {
             return true;
         }
         running.extend(of(SLICE_TOKENS))
+    }
+
+    /// Notes what the vendor may bill of a stream that ends before its end, `since` its last bytes were taken. Nothing
+    /// was seen: closing the call knows.
+    fn leave(&mut self, since: Duration) {
+        let used = self.call.usage();
+        if used == Usage::default() || self.is_done() {
+            return;
+        }
+        let more = self.bound.on_its_way(used.output, since);
+        let usage = Usage { output: used.output.saturating_add(more), ..used };
+        let held = self.call.running.as_ref().map_or(NanoUsd::ZERO, Running::upper);
+        if 0 < more && price::cost(&usage, &self.call.price) <= held {
+            self.call.meter(usage, true);
+        }
     }
 
     fn is_done(&self) -> bool {

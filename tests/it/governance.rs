@@ -349,3 +349,78 @@ fn a_proxys_timeout_counts_as_a_lost_reply_and_is_not_tried_again() {
         assert!(0.002 <= spent(&gateway, "sk-test-of-proxy-timeout").await);
     });
 }
+
+#[test]
+fn what_a_model_thinks_unseen_is_reserved_whole_and_charged_where_its_end_was_not_seen() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let address = upstream.address;
+        // o3-mini: listed as thinking, at $1.1 and $4.4 a million.
+        let yaml = format!(
+            r#"
+providers: [{{ name: openai, base_url: "http://{address}/v1", keys: [{{ name: main, value: sk-upstream-openai }}] }}]
+virtual_keys:
+  - {{ name: app, value: sk-test-of-unseen-thought, providers: [{{ name: openai, models: ["*"] }}], budget: {{ limit_usd: "1" }} }}
+  - {{ name: poor, value: sk-test-of-little-money1, providers: [{{ name: openai, models: ["*"] }}], budget: {{ limit_usd: "0.05" }} }}"#
+        );
+        let gateway = Gateway::start(&yaml).await;
+        let body = |user: &str| json!({ "model": "openai/o3-mini", "stream": true, "max_completion_tokens": 20_000, "user": user, "messages": [{ "role": "user", "content": "hi" }] });
+        // 20,000 tokens of output are 8.8 cents: more than there is, though a stream's first slice is less.
+        let request = gateway
+            .http
+            .post(gateway.at("/v1/chat/completions"))
+            .bearer_auth("sk-test-of-little-money1")
+            .header("x-althing-budget", "strict")
+            .json(&body("as ok"));
+        let refused = gateway.send(request).await;
+        assert_eq!(refused.status, 402, "{}", refused.text());
+        assert_eq!(upstream.count(), 0);
+
+        let key = "sk-test-of-unseen-thought";
+        let whole = gateway.post("/v1/chat/completions", key, &body("as ok")).await;
+        assert_eq!(whole.status, 200, "{}", whole.text());
+        let settled = spent(&gateway, key).await;
+        assert!(settled < 0.001, "its vendor said what it used: {settled}");
+
+        let request = gateway
+            .http
+            .post(gateway.at("/v1/chat/completions"))
+            .bearer_auth(key)
+            .json(&body("as endless"));
+        let mut response = request.send().await.expect("answer");
+        response.chunk().await.expect("chunk").expect("more");
+        drop(response);
+        let settled = until("the stream is settled", async || {
+            let settled = spent(&gateway, key).await;
+            (0.001 < settled).then_some(settled)
+        })
+        .await;
+        assert!(0.088 <= settled, "20,000 tokens may have been thought: {settled}");
+    });
+}
+
+#[test]
+fn a_caller_who_leaves_pays_for_what_was_on_its_way() {
+    run(async {
+        let (_upstream, gateway) = start(
+            r#"virtual_keys: [{ name: app, value: sk-test-of-those-who-go, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "1" } }]"#,
+        )
+        .await;
+        let body = json!({ "model": "up/stall", "stream": true, "max_tokens": 5000, "messages": [{ "role": "user", "content": "hi" }] });
+        let request = gateway
+            .http
+            .post(gateway.at("/v1/chat/completions"))
+            .bearer_auth("sk-test-of-those-who-go")
+            .json(&body);
+        let mut response = request.send().await.expect("answer");
+        response.chunk().await.expect("chunk").expect("more");
+        drop(response);
+        let settled = until("the stream is settled", async || {
+            let settled = spent(&gateway, "sk-test-of-those-who-go").await;
+            (0.0 < settled).then_some(settled)
+        })
+        .await;
+        // A hundred tokens of output at $2 a million.
+        assert!((0.0002..0.004).contains(&settled), "{settled}");
+    });
+}

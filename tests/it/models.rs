@@ -1,5 +1,7 @@
 //! Models: every face over every upstream's dialect.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use crate::support::upstream::{INPUT, OUTPUT};
@@ -170,7 +172,14 @@ fn a_fallback_takes_over_and_the_record_tells_every_attempt() {
         let answer = gateway.post("/v1/chat/completions", KEY, &body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.header("x-althing-provider"), "ant");
-        assert!(2 <= answer.header("x-althing-attempts").parse::<u32>().expect("a number"));
+        let attempts = answer.header("x-althing-attempts").parse::<u32>().expect("a number");
+        assert!(2 <= attempts, "{attempts}");
+        let entry = until("the record is there", async || {
+            let logs = gateway.admin("GET", "/api/logs", None).await.json();
+            logs["logs"].get(0).cloned()
+        })
+        .await;
+        assert_eq!((&entry["attempts"], &entry["provider"]), (&json!(attempts), &json!("ant")));
     });
 }
 
@@ -194,6 +203,10 @@ fn a_caller_who_leaves_cancels_the_upstream_and_pays_for_what_was_generated() {
         assert!(0 < entry["tokens"]["output"].as_u64().expect("number"), "{entry}");
         assert_eq!(entry["tokens"]["estimated"], true);
         assert_eq!(upstream.count(), 1);
+        until("the upstream's stream is let go", async || {
+            (upstream.books.dropped.load(Ordering::SeqCst) == 1).then_some(())
+        })
+        .await;
     });
 }
 

@@ -1,6 +1,10 @@
 use serde_json::{Value, json};
 
-use super::{IMAGE_TOKENS_MAX, REMOTE_TOKENS_MAX, REQUEST_OVERHEAD, upper_bound_input};
+use super::{
+    IMAGE_TOKENS_MAX, REMOTE_TOKENS_MAX, REQUEST_OVERHEAD, TOOLS_OVERHEAD, upper_bound_beside,
+    upper_bound_input,
+};
+use crate::scan::scan;
 
 fn bound(body: &Value) -> u64 {
     upper_bound_input(body.to_string().as_bytes())
@@ -124,5 +128,54 @@ fn what_looks_like_an_image_but_is_text_to_the_model_counts_in_full() {
         json!({"contents": [{"parts": [{"functionCall": {"args": {"inlineData": {"data": png(400_000)}}}}]}]}),
     ] {
         assert!(bytes(&body) <= bound(&body), "{} of {}", bound(&body), bytes(&body));
+    }
+}
+
+fn beside(body: &Value) -> u64 {
+    let body = body.to_string();
+    let scan = scan(body.as_bytes()).unwrap();
+    upper_bound_beside(scan.tools(body.as_bytes()), scan.leans_on_a_store())
+}
+
+#[test]
+fn what_a_vendor_stores_or_finds_is_input_too() {
+    for body in [
+        json!({"previous_response_id": "resp_1", "input": "go on"}),
+        json!({"conversation": {"id": "conv_1"}}),
+        json!({"prompt": {"id": "pmpt_1"}}),
+        json!({"cachedContent": "cachedContents/1"}),
+        json!({"container": "c_1"}),
+        json!({"web_search_options": {}}),
+        json!({"tools": [{"type": "web_search"}]}),
+        json!({"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "web_search_20250305", "name": "web_search"}]}),
+        json!({"tools": [{"functionDeclarations": [{"name": "f"}]}, {"googleSearch": {}}]}),
+        json!({"tools": [{"type": "mcp", "server_url": "https://example.com"}]}),
+    ] {
+        assert!(REMOTE_TOKENS_MAX <= beside(&body), "{body}");
+    }
+    let reference = json!({"input": [{"type": "item_reference", "id": "rs_1"}]});
+    assert!(REMOTE_TOKENS_MAX <= bound(&reference));
+    let video = json!({"messages": [{"content": [{"type": "video_url", "video_url": {"url": "https://a"}}]}]});
+    assert!(REMOTE_TOKENS_MAX <= bound(&video));
+    let system = json!({"system_instruction": {"parts": [{"fileData": {"mimeType": "application/pdf", "fileUri": "gs://a"}}]}});
+    assert!(REMOTE_TOKENS_MAX <= bound(&system));
+}
+
+#[test]
+fn tools_that_callers_run_cost_what_is_said_around_them() {
+    for tools in [
+        json!([{"type": "function", "function": {"name": "f"}}]),
+        json!([{"type": "function", "name": "f"}, {"type": "custom", "name": "c"}]),
+        json!([{"name": "f", "input_schema": {}}, {"type": "bash_20250124", "name": "bash"}]),
+        json!([{"functionDeclarations": [{"name": "f"}]}]),
+    ] {
+        assert_eq!(beside(&json!({"tools": tools})), TOOLS_OVERHEAD, "{tools}");
+    }
+    for body in [
+        json!({"tools": []}),
+        json!({"prompt": "of legacy completions"}),
+        json!({"messages": [], "previous_response_id": null}),
+    ] {
+        assert_eq!(beside(&body), 0, "{body}");
     }
 }

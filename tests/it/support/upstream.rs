@@ -46,6 +46,8 @@ pub(crate) struct Books {
     pub(crate) answered: AtomicU64,
     /// Requests whose connection went away before they were answered.
     pub(crate) abandoned: AtomicU64,
+    /// Streams that were not read to their end.
+    pub(crate) dropped: AtomicU64,
 }
 
 pub(crate) const INPUT: u64 = 11;
@@ -77,7 +79,7 @@ impl Upstream {
         let address = self.address;
         let price = r#"{ input_usd_per_million: "1", output_usd_per_million: "2" }"#;
         let prices = format!(
-            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price}, mute: {price}, status-504: {price}, embed: {price} }}"
+            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price}, mute: {price}, stall: {price}, cut: {price}, status-504: {price}, embed: {price} }}"
         );
         format!(
             r#"
@@ -120,6 +122,9 @@ async fn serve(
     books.seen.lock().push(Seen { headers: parts.headers, raw, body: body.clone() });
     let mut watch = Watch(Arc::clone(&books), false);
     let model = body["model"].as_str().map_or_else(|| gemini_model(&path), str::to_owned);
+    // Where the model must be one that the catalogue knows, the user says what is to happen.
+    let model =
+        body["user"].as_str().and_then(|it| it.strip_prefix("as ")).map_or(model, str::to_owned);
     if let Some(ms) = model.strip_prefix("slow-").and_then(|it| it.parse().ok()) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
@@ -155,7 +160,7 @@ fn plain(status: StatusCode, kind: &str, text: &str) -> Response<Body> {
     Response::builder().status(status).header("content-type", kind).body(body).expect("response")
 }
 
-fn answer(books: &Books, path: &str, body: &Value, model: &str) -> Response<Body> {
+fn answer(books: &Arc<Books>, path: &str, body: &Value, model: &str) -> Response<Body> {
     let streams = body["stream"] == true || path.ends_with("streamGenerateContent");
     let output = if model == "long" {
         body["max_tokens"]
@@ -193,7 +198,7 @@ fn answer(books: &Books, path: &str, body: &Value, model: &str) -> Response<Body
         );
     };
     if streams {
-        streamed(events, model)
+        streamed(books, events, model)
     } else {
         plain(StatusCode::OK, "application/json", &whole.to_string())
     }
@@ -214,28 +219,44 @@ fn wants_tool(body: &Value) -> Option<String> {
     (!is_answered).then(|| name.to_owned())
 }
 
-fn streamed(events: Vec<String>, model: &str) -> Response<Body> {
+/// Counts a stream that is dropped before it said all it has.
+struct Unread(Arc<Books>, bool);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.dropped.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn streamed(books: &Arc<Books>, events: Vec<String>, model: &str) -> Response<Body> {
     let total = events.len();
+    let mut unread = Unread(Arc::clone(books), false);
     let (cut, stall, endless) = (model == "cut", model == "stall", model == "endless");
     let mute = model == "mute";
-    let pieces = stream::unfold((events, 0_usize), move |(events, at)| async move {
-        if endless && at == 3 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            let piece = events.get(2).cloned().unwrap_or_default();
-            return Some((Ok(Frame::data(Bytes::from(piece))), (events, 3)));
-        }
-        if mute {
-            return Some((Err::<Frame<Bytes>, Failure>("mute".into()), (events, total)));
-        }
-        if (cut || stall) && at == 2 {
-            if stall {
-                std::future::pending::<()>().await;
+    let pieces = stream::unfold((events, 0_usize), move |(events, at)| {
+        let unread = &mut unread;
+        unread.1 = total <= at;
+        async move {
+            if endless && at == 3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let piece = events.get(2).cloned().unwrap_or_default();
+                return Some((Ok(Frame::data(Bytes::from(piece))), (events, 3)));
             }
-            return Some((Err::<Frame<Bytes>, Failure>("cut".into()), (events, total)));
+            if mute {
+                return Some((Err::<Frame<Bytes>, Failure>("mute".into()), (events, total)));
+            }
+            if (cut || stall) && at == 2 {
+                if stall {
+                    std::future::pending::<()>().await;
+                }
+                return Some((Err::<Frame<Bytes>, Failure>("cut".into()), (events, total)));
+            }
+            let piece = events.get(at)?.clone();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            Some((Ok(Frame::data(Bytes::from(piece))), (events, at + 1)))
         }
-        let piece = events.get(at)?.clone();
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        Some((Ok(Frame::data(Bytes::from(piece))), (events, at + 1)))
     });
     Response::builder()
         .header("content-type", "text/event-stream")

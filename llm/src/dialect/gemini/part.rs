@@ -1,5 +1,7 @@
 //! Parts as Gemini writes them: read into blocks, and written for callers.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::{Value, json};
@@ -21,7 +23,10 @@ pub(super) struct Calls {
     /// What makes ids differ from those of other replies.
     pub(super) scope: String,
     made: usize,
-    open: Vec<(String, String)>,
+    /// Calls without a result: each once by its id, and by its function in order. One that was answered by its id
+    /// stays in the other until it is come across.
+    open: HashSet<String>,
+    by_name: HashMap<String, VecDeque<String>>,
 }
 
 impl Calls {
@@ -37,22 +42,26 @@ impl Calls {
             format!("call_{}_{hash:016x}", self.made)
         });
         self.made += 1;
-        self.open.push((id.clone(), name.to_owned()));
+        if self.open.insert(id.clone()) {
+            self.by_name.entry(name.to_owned()).or_default().push_back(id.clone());
+        }
         id
     }
 
     /// The id of the call that a result answers: the one it names, else the first open one of its function.
     fn end(&mut self, given: Option<String>, name: &str) -> String {
-        let given = given.filter(|id| !id.is_empty());
-        let place = self.open.iter().position(|(id, of)| match &given {
-            Some(given) => id == given,
-            None => of == name,
-        });
-        match (place, given) {
-            (Some(place), _) => self.open.remove(place).0,
-            (None, Some(given)) => given,
-            (None, None) => self.begin(None, name, "result"),
+        if let Some(given) = given.filter(|id| !id.is_empty()) {
+            self.open.remove(&given);
+            return given;
         }
+        if let Some(calls) = self.by_name.get_mut(name) {
+            while let Some(id) = calls.pop_front() {
+                if self.open.remove(&id) {
+                    return id;
+                }
+            }
+        }
+        self.begin(None, name, "result")
     }
 }
 

@@ -459,3 +459,20 @@ proptest! {
         encode_stream(&Gemini, &context(), &events);
     }
 }
+
+#[test]
+fn a_conversation_of_very_many_calls_is_read_in_time_that_grows_as_it_does() {
+    // With a walk over all open calls for each result this would take minutes.
+    const MANY: usize = 60_000;
+    let calls = (0..MANY).map(|at| json!({"functionCall": {"name": "f", "id": format!("c{at}")}}));
+    let results = (0..MANY).map(
+        |at| json!({"functionResponse": {"name": "g", "id": format!("r{at}"), "response": {}}}),
+    );
+    let body = json!({"contents": [
+        {"role": "model", "parts": calls.collect::<Vec<_>>()},
+        {"role": "user", "parts": results.collect::<Vec<_>>()},
+    ]});
+    let begun = decode(&body).unwrap();
+    assert_eq!(begun.messages.len(), 2);
+    assert_eq!(begun.messages[0].content.len(), MANY);
+}

@@ -1,5 +1,7 @@
 //! A caller's request, read.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{NAME, message};
@@ -138,8 +140,8 @@ fn allowed(mut choice: Fields, request: &mut Request) -> Result<ToolChoice, Erro
     let list = allowed
         .list("tools")?
         .ok_or_else(|| allowed.wrong("tools", "is required, as a list of tools"))?;
-    let names: Vec<&str> = list.iter().filter_map(tool_name).collect();
-    request.tools.retain(|tool| names.contains(&tool.name.as_str()));
+    let names: HashSet<&str> = list.iter().filter_map(tool_name).collect();
+    request.tools.retain(|tool| names.contains(tool.name.as_str()));
     match mode.as_deref() {
         None | Some("auto") => Ok(ToolChoice::Auto),
         Some("required") => Ok(ToolChoice::Any),

@@ -9,21 +9,33 @@ use super::NAME;
 use crate::chat::{Alias, Aliased, Request, Tool};
 use crate::dialect::Error;
 use crate::hash::fnv;
-use crate::json::Fields;
+use crate::json::{Fields, field};
 
 /// The longest name that every vendor takes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Notes what a function stands for, once.
-pub(super) fn note(request: &mut Request, function: &str, tool: Aliased) {
-    if request.aliases.iter().all(|it| it.function != function) {
-        request.aliases.push(Alias { function: function.to_owned(), tool });
+/// The most functions that stand for something else. No vendor takes a tenth of them.
+const ALIASES_MAX: usize = 4_096;
+
+/// Notes what a function stands for, once, in the order of functions' names.
+pub(super) fn note(request: &mut Request, function: &str, tool: Aliased) -> Result<(), Error> {
+    let aliases = &mut request.aliases;
+    let Err(place) = aliases.binary_search_by(|it| it.function.as_str().cmp(function)) else {
+        return Ok(());
+    };
+    if aliases.len() == ALIASES_MAX {
+        let problem =
+            format!("has more than {ALIASES_MAX} custom tools and functions in namespaces");
+        return Err(field("tools", problem));
     }
+    aliases.insert(place, Alias { function: function.to_owned(), tool });
+    Ok(())
 }
 
-/// What a function stands for, if for anything but itself.
+/// What a function stands for, if for anything but itself. `aliases` are as [`note`] left them.
 pub(super) fn find<'a>(aliases: &'a [Alias], function: &str) -> Option<&'a Aliased> {
-    aliases.iter().find(|it| it.function == function).map(|it| &it.tool)
+    let place = aliases.binary_search_by(|it| it.function.as_str().cmp(function)).ok()?;
+    aliases.get(place).map(|it| &it.tool)
 }
 
 /// The function that stands for a namespace's. The same for the same, and in letters that every vendor takes.
@@ -56,7 +68,7 @@ pub(super) fn custom(
             "The tool's input, as plain text. It must match this {syntax} grammar:\n{definition}"
         );
     }
-    note(request, &name, Aliased::Custom { name: name.clone() });
+    note(request, &name, Aliased::Custom { name: name.clone() })?;
     let parameters = json!({
         "type": "object",
         "properties": {"input": {"type": "string", "description": input}},
@@ -87,7 +99,7 @@ pub(super) fn namespace(
         let name = inner.need_text("name")?;
         let is_function = inner.text("type")?.is_none_or(|it| it == "function");
         let function = flat(&namespace, &name);
-        note(request, &function, Aliased::Namespaced { namespace: namespace.clone(), name });
+        note(request, &function, Aliased::Namespaced { namespace: namespace.clone(), name })?;
         let empty = || json!({"type": "object", "properties": {}});
         let parameters =
             inner.object("parameters")?.map_or_else(empty, |it| Value::Object(it.rest()));

@@ -91,7 +91,7 @@ impl Reader<'_> {
         let mut name = fields.need_text("name")?;
         if let Some(namespace) = fields.text("namespace")?.filter(|it| !it.is_empty()) {
             let function = alias::flat(&namespace, &name);
-            alias::note(self.request, &function, Aliased::Namespaced { namespace, name });
+            alias::note(self.request, &function, Aliased::Namespaced { namespace, name })?;
             name = function;
         }
         let arguments = fields.text("arguments")?.unwrap_or_default();
@@ -103,7 +103,7 @@ impl Reader<'_> {
         let id = fields.need_text("call_id")?;
         let name = fields.need_text("name")?;
         let input = fields.text("input")?.unwrap_or_default();
-        alias::note(self.request, &name, Aliased::Custom { name: name.clone() });
+        alias::note(self.request, &name, Aliased::Custom { name: name.clone() })?;
         self.called(id, name, alias::arguments(&input));
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! A caller's request, read.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::{NAME, alias, item};
@@ -167,9 +169,9 @@ fn allowed(mut choice: Fields, request: &mut Request) -> Result<ToolChoice, Erro
     let list = choice
         .list("tools")?
         .ok_or_else(|| choice.wrong("tools", "is required, as a list of tools"))?;
-    let names: Vec<&str> =
+    let names: HashSet<&str> =
         list.iter().filter_map(|it| it.get("name").or_else(|| it.get("type"))?.as_str()).collect();
-    request.tools.retain(|tool| names.contains(&tool.name.as_str()));
+    request.tools.retain(|tool| names.contains(tool.name.as_str()));
     match choice.text("mode")?.as_deref() {
         None | Some("auto") => Ok(ToolChoice::Auto),
         Some("required") => Ok(ToolChoice::Any),

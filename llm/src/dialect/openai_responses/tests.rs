@@ -526,3 +526,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn functions_in_namespaces_are_bounded_and_many_calls_of_one_are_not_searched_for() {
+    let tool = |at: usize| json!({"type": "function", "name": format!("f{at}")});
+    let many: Vec<Value> = (0..5_000).map(tool).collect();
+    let body = json!({"model": "m", "input": "hi", "tools": [{"type": "namespace", "name": "n", "tools": many}]});
+    assert_eq!(wrong(&body), "tools");
+    let most: Vec<Value> = (0..4_000).map(tool).collect();
+    let calls = (0..20_000).map(|at| json!({"type": "function_call", "call_id": format!("c{at}"), "namespace": "n", "name": "f3999", "arguments": "{}"}));
+    let tools = json!([{"type": "namespace", "name": "n", "tools": most}]);
+    let body = json!({"model": "m", "input": calls.collect::<Vec<_>>(), "tools": tools});
+    let request = decode(&body).unwrap();
+    assert_eq!(request.aliases.len(), 4_000);
+}
