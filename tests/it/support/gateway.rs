@@ -203,10 +203,12 @@ pub(crate) fn client() -> reqwest::Client {
 fn configuration(dir: &Path, yaml: &str) -> PathBuf {
     let file = dir.join("althing.yaml");
     let mut all = String::new();
-    if !yaml.contains("listen:") {
+    // Settings of the top level only: `admin.listen` is another address.
+    let has = |setting: &str| yaml.lines().any(|line| line.starts_with(setting));
+    if !has("listen:") {
         all.push_str("listen: 127.0.0.1:0\n");
     }
-    if !yaml.contains("admin:") {
+    if !has("admin:") {
         all.push_str(&format!("admin: {{ key: {ADMIN} }}\n"));
     }
     all.push_str(yaml);
