@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod egress;
+pub mod kept;
 pub mod money;
 pub mod outbound;
 pub mod reply;
@@ -62,31 +63,38 @@ impl Run<'_> {
         match self.answer(&mut call).await {
             Ok((answered, bound)) => reply::deliver(&self, answered, bound, call).await,
             Err(error) => {
+                self.keep_failure(&mut call, &error);
                 call.close(&crate::settle::Ended::by(&error));
                 Err(error)
             }
         }
     }
 
+    /// Keeps the bodies of a call that is answered with `error`, where the configuration wants that.
+    fn keep_failure(&self, call: &mut Call, error: &Error) {
+        let keep = self.gateway.settings.keep_bodies;
+        kept::failure(keep, call, &self.inbound.sent, (self.inbound.dialect, error));
+    }
+
     async fn answer(&self, call: &mut Call) -> Result<(Answered<'_>, Bound), Error> {
         self.gateway.retries.earn();
         let mut held: Option<Held> = None;
-        let mut last = Error::of(Code::UpstreamUnreachable);
+        // What is answered: how the last attempt failed, or where there was none, why the first target was no good. What
+        // keeps a fallback from being tried leaves the failure that led to it.
+        let (mut refused, mut last): (Option<Error>, Option<Error>) = (None, None);
         for target in &self.plan.targets {
             note_target(self, target, call);
             let bound = match self.hold(target, &mut held).await {
                 Ok(bound) => bound,
-                // The first target's refusal is the answer; a fallback's leaves the failure that led to it.
-                Err(error) if call.record.attempts == 0 => {
-                    last = error;
+                Err(error) => {
+                    refused.get_or_insert(error);
                     continue;
                 }
-                Err(_) => continue,
             };
             let outbound = match outbound::prepare(&self.inbound, target, bound.max_output) {
                 Ok(it) => it,
                 Err(error) => {
-                    last = error;
+                    refused.get_or_insert(error);
                     continue;
                 }
             };
@@ -102,9 +110,9 @@ impl Run<'_> {
             }
             match attempt::target(self, target, outbound, (call, &bound)).await {
                 Tried::Answered(answered) => return Ok((answered, bound)),
-                Tried::Failed(error) => last = error,
+                Tried::Failed(error) => last = Some(error),
                 Tried::Final(error) => {
-                    last = error;
+                    last = Some(error);
                     break;
                 }
                 Tried::Lost(error) => {
@@ -120,7 +128,7 @@ impl Run<'_> {
         if let Some(running) = call.running.take() {
             running.settle(althing_domain::money::NanoUsd::ZERO, 0);
         }
-        Err(last)
+        Err(last.or(refused).unwrap_or_else(|| Error::of(Code::UpstreamUnreachable)))
     }
 
     /// Takes rates and money for a call at `target`, or finds out what a call that holds some needs there.

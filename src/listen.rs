@@ -3,6 +3,7 @@
 //! One listener serves the data plane, MCP, administration and health. hyper speaks HTTP; what is over its
 //! limits never reaches a stage.
 
+mod stall;
 pub mod tls;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::body::Body;
 use crate::tasks::Tasks;
+use stall::Patient;
 
 /// How long a connection may take to send a request's head, and to finish a TLS handshake.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -189,7 +191,7 @@ impl<H: Handler> Connection<H> {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(buffer_bytes)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Patient::new(stream)), service);
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "connection ended");
         }
@@ -213,7 +215,8 @@ impl<H: Handler> Connection<H> {
             .http2()
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(buffer_bytes).unwrap_or(u32::MAX));
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection =
+            builder.serve_connection(TokioIo::new(Patient::new(stream)), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error = %error, "connection ended");
         }

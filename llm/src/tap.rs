@@ -83,6 +83,11 @@ struct Seen {
     anthropic: wire::Anthropic,
     text_bytes: u64,
     progress: Progress,
+    /// OpenAI's: a finish reason was said.
+    is_finished: bool,
+    /// Gemini's candidates, a bit each: those that spoke, and those that ended.
+    spoke: u64,
+    ended: u64,
     trail: Trail,
 }
 
@@ -96,6 +101,9 @@ impl Tap {
             anthropic: wire::Anthropic::default(),
             text_bytes: 0,
             progress: Progress::Open,
+            is_finished: false,
+            spoke: 0,
+            ended: 0,
             trail: Trail::default(),
         };
         Self { parser: sse::Parser::default(), seen, hide_usage: false }
@@ -157,6 +165,10 @@ impl Tap {
             && self.hide_usage
         {
             rest.clear();
+        }
+        // Not every server of this dialect says `[DONE]`; its finish reason and an orderly end say as much.
+        if self.seen.progress == Progress::Open && self.seen.is_finished {
+            self.seen.progress = Progress::Complete;
         }
         rest.into()
     }
@@ -249,6 +261,10 @@ impl Seen {
         let failed = || name == Some("error") || error_object(data);
         let progress = match self.shape {
             Shape::OpenAi if data.trim_ascii() == b"[DONE]" => Progress::Complete,
+            Shape::OpenAi if !self.is_finished && says(data, b"\"finish_reason\"") => {
+                self.is_finished = true;
+                return;
+            }
             Shape::Responses if kind("response.completed", b"\"response.completed\"") => {
                 Progress::Complete
             }
@@ -257,11 +273,32 @@ impl Seen {
             }
             Shape::Responses if kind("response.failed", b"\"response.failed\"") => Progress::Failed,
             Shape::Anthropic if kind("message_stop", b"\"message_stop\"") => Progress::Complete,
-            Shape::Gemini if says(data, b"\"finishReason\"") => Progress::Complete,
             _ if failed() => Progress::Failed,
+            Shape::Gemini if self.progress != Progress::Failed => self.candidates(data),
             _ => return,
         };
         self.progress = progress;
+    }
+
+    /// Gemini's streams are whole when every candidate has ended, or the prompt was blocked. A finish reason may also
+    /// stand in a call's arguments, where it says nothing.
+    fn candidates(&mut self, data: &[u8]) -> Progress {
+        let Some(frame) = read::<GeminiFrame>(data) else { return self.progress };
+        let mut places = 0_u64..;
+        for candidate in frame.candidates.unwrap_or_default() {
+            let place = candidate.index.or_else(|| places.next()).unwrap_or_default();
+            let bit = 1_u64 << place.min(63);
+            self.spoke |= bit;
+            if candidate.finish_reason.is_some() {
+                self.ended |= bit;
+            }
+        }
+        let is_blocked = frame.prompt_feedback.is_some_and(|it| it.block_reason.is_some());
+        if self.spoke == self.ended && (self.spoke != 0 || is_blocked) {
+            Progress::Complete
+        } else {
+            Progress::Open
+        }
     }
 }
 
@@ -386,6 +423,26 @@ impl AnthropicFrame {
 struct GeminiFrame {
     #[serde(default)]
     usage_metadata: Option<wire::Gemini>,
+    #[serde(default)]
+    candidates: Option<Vec<GeminiCandidate>>,
+    #[serde(default)]
+    prompt_feedback: Option<GeminiFeedback>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiFeedback {
+    #[serde(default)]
+    block_reason: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiCandidate {
+    #[serde(default)]
+    index: Option<u64>,
+    #[serde(default)]
+    finish_reason: Option<IgnoredAny>,
 }
 
 #[cfg(test)]

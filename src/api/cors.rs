@@ -7,7 +7,10 @@ use super::body::Body;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, HEAD");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "mcp-session-id, x-althing-request-id, x-althing-provider, x-althing-model, x-althing-dropped, retry-after, etag, althing-index",
+    "mcp-session-id, x-althing-request-id, x-althing-node, x-althing-provider, x-althing-model, x-althing-attempts, \
+     x-althing-dropped, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
+     x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-request-id, retry-after, etag, \
+     althing-index",
 );
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

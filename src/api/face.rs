@@ -129,6 +129,7 @@ pub fn dialect_of_path(path: &str) -> &'static dyn Dialect {
         Some("anthropic") => "anthropic",
         Some("genai" | "v1beta") => "gemini",
         _ if path.starts_with("/v1/messages") => "anthropic",
+        _ if gemini(path).is_some() => "gemini",
         _ => "openai",
     };
     dialect::by_name(name).unwrap_or(&dialect::openai::OPENAI)

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use althing_llm::dialect::{Dialect, Failure};
+use althing_llm::dialect::Dialect;
 use althing_llm::scan;
 use althing_storage::record::Kind;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::control::view::{KeyView, View};
 use crate::error::{Code, Error};
 use crate::execute::money::Clamp;
 use crate::execute::outbound::{Inbound, refusal};
-use crate::execute::{Run, header as text_header};
+use crate::execute::{Run, header as text_header, kept};
 use crate::gateway::{Arrival, Gateway};
 use crate::mcp::caller::tools_for;
 use crate::route::{self, Wanted};
@@ -48,13 +48,7 @@ pub async fn serve(
 #[must_use]
 pub fn failure(dialect: &dyn Dialect, error: &Error, arrival: Arrival) -> Response<Body> {
     let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    let failure = Failure {
-        status: error.http_status().as_u16(),
-        code: error.code.name(),
-        message: &error.message,
-        param: error.param.as_deref(),
-        request_id: arrival.id.hyphenated().encode_lower(&mut id),
-    };
+    let failure = kept::failure_of(error, arrival.id.hyphenated().encode_lower(&mut id));
     let mut response = Response::new(Body::full(dialect.encode_failure(&failure)));
     *response.status_mut() = error.http_status();
     super::put_error_headers(error, response.headers_mut());
@@ -81,7 +75,7 @@ async fn answer(
     let body = read::body(gateway, &parts.headers, body).await?;
     let mut call = gateway.open_call(arrival, Kind::ModelCall, caller).await?;
     call.seat = Some(seat);
-    match plan(asked, body, &mut call) {
+    match plan(asked, body.clone(), &mut call) {
         Ok((inbound, plan)) if counts_itself(&inbound, &plan) => {
             // The target's vendor counts nothing in this dialect: the gateway's own estimate, and no call.
             let tokens = althing_llm::tokens::estimate(inbound.body.len() as u64);
@@ -91,6 +85,7 @@ async fn answer(
         }
         Ok((inbound, plan)) => Run { gateway, caller, inbound, plan, clamp }.go(call).await,
         Err(error) => {
+            kept::failure(gateway.settings.keep_bodies, &mut call, &body, (face.dialect, &error));
             call.close(&Ended::by(&error));
             Err(error)
         }
@@ -104,6 +99,7 @@ fn plan<'a>(
 ) -> Result<(Inbound<'a>, route::Plan), Error> {
     let &Asked { gateway, view, caller, face, parts } = asked;
     let mut scanned = scan::scan(&body).map_err(scan_error)?;
+    let sent = body.clone();
     let mut body = body;
     if !face.op.is_embedding()
         && !face.op.is_count()
@@ -142,6 +138,7 @@ fn plan<'a>(
     let inbound = Inbound {
         op: face.op,
         dialect: face.dialect,
+        sent,
         body,
         scan: scanned,
         model,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use althing_llm::dialect::{self, Dialect};
 use http::Response;
 use http::request::Parts;
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ pub fn is_list(path: &str) -> bool {
 pub fn list(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
     let path = parts.uri.path();
     let shape = shape(path, parts);
-    let dialect = dialect_of_path(path);
+    let dialect = shape.dialect();
     let view = api.gateway.views.load_full();
     let caller = match api.gateway.caller(&view, &parts.headers, parts.uri.query()) {
         Ok(it) => it,
@@ -94,6 +95,16 @@ fn shape(path: &str, parts: &Parts) -> Shape {
 }
 
 impl Shape {
+    /// The dialect of a caller who gets this shape.
+    fn dialect(self) -> &'static dyn Dialect {
+        let name = match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+        };
+        dialect::by_name(name).unwrap_or(&dialect::openai::OPENAI)
+    }
+
     fn one(self, model: &Model) -> Value {
         match self {
             Self::OpenAi => {

@@ -6,12 +6,15 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Code, Error};
 use crate::gateway::Gateway;
 
 /// How long a body may stand still.
 const BODY_IDLE: Duration = Duration::from_secs(30);
+/// How long a body may take in all.
+const BODY_WITHIN: Duration = Duration::from_secs(600);
 
 /// The whole body of a request.
 ///
@@ -45,10 +48,11 @@ pub async fn limited(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Erro
     if (bytes_max as u64) < body.size_hint().lower() {
         return Err(too_large());
     }
+    let until = Instant::now() + BODY_WITHIN;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
-        let next = tokio::time::timeout(BODY_IDLE, body.frame()).await;
+        let next = timeout_at(until.min(Instant::now() + BODY_IDLE), body.frame()).await;
         let frame = match next {
             Err(_) => return Err(Error::of(Code::RequestTimeout)),
             Ok(None) => break,

@@ -58,7 +58,9 @@ pub async fn target<'t>(
         call.record.attempts += 1;
         call.record.provider_key = key.map(|it| std::sync::Arc::clone(&it.name));
         call.pause();
-        let sent = send(run, target, &outbound, key).await;
+        let left = (call.started() + run.gateway.settings.request_timeout)
+            .saturating_duration_since(tokio::time::Instant::now());
+        let sent = send(target, &outbound, key, left).await;
         call.resume();
         let (verdict, error, headers) = match sent {
             Ok(response) if retry::judge(response.status()) == Verdict::Answer => {
@@ -145,16 +147,16 @@ fn keys<'p>(provider: &'p ProviderView, model: &str) -> SmallVec<[&'p KeyCell; 4
     keys
 }
 
+/// Sends a request. `left`: how long the call may still take.
 async fn send(
-    run: &Run<'_>,
     target: &Target,
     outbound: &Outbound,
     key: Option<&KeyCell>,
+    left: Duration,
 ) -> Result<Response<Incoming>, Error> {
     let request = request(target, outbound, key)?;
-    let sent =
-        tokio::time::timeout(target.provider.timeout, target.provider.client.send(request)).await;
-    let _ = run;
+    let within = target.provider.timeout.min(left);
+    let sent = tokio::time::timeout(within, target.provider.client.send(request)).await;
     match sent {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(SendError::Connect(cause))) => {
@@ -175,7 +177,7 @@ async fn send(
             Code::UpstreamTimeout,
             format!(
                 "the provider `{}` did not begin to answer within {:?}",
-                target.provider.name, target.provider.timeout
+                target.provider.name, within
             ),
         )),
     }
@@ -233,15 +235,18 @@ async fn failure(target: &Target, key: Option<&KeyCell>, response: Response<Inco
         }
         _ => {
             let words = told.message.map(|it| redact(&it, target, key)).unwrap_or_default();
-            let text = if words.is_empty() {
-                format!("the provider `{name}` answered {status}")
-            } else {
-                words
+            let text = match (words.is_empty(), keeps_status(status)) {
+                (true, _) => format!("the provider `{name}` answered {status}"),
+                (false, true) => words,
+                // The caller sees our status, so the upstream's is in the text.
+                (false, false) => {
+                    format!("the provider `{name}` answered {}: {words}", status.as_u16())
+                }
             };
             Error::new(Code::UpstreamFailed, text)
         }
     };
-    if matches!(status.as_u16(), 400 | 404 | 413 | 422 | 429) {
+    if keeps_status(status) {
         error.status = Some(status);
     }
     error.upstream_type = told.kind;
@@ -249,9 +254,14 @@ async fn failure(target: &Target, key: Option<&KeyCell>, response: Response<Inco
     error
 }
 
-/// Takes our own secrets out of an upstream's words, should it repeat them.
+/// Whether an upstream's status is about the request, so that the caller is answered with it.
+const fn keeps_status(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 404 | 413 | 422 | 429)
+}
+
+/// Takes our own secrets out of an upstream's words, should it repeat them, and then what is too long.
 fn redact(text: &str, target: &Target, key: Option<&KeyCell>) -> String {
-    let mut text: String = text.chars().take(MESSAGE_CHARS_MAX).collect();
+    let mut text = text.to_owned();
     let secrets = key.and_then(|it| it.header.as_ref()).into_iter().chain(&target.provider.headers);
     for (_, value) in secrets {
         let Ok(value) = value.to_str() else { continue };
@@ -261,6 +271,9 @@ fn redact(text: &str, target: &Target, key: Option<&KeyCell>) -> String {
                 text = text.replace(secret, "[secret]");
             }
         }
+    }
+    if let Some((end, _)) = text.char_indices().nth(MESSAGE_CHARS_MAX) {
+        text.truncate(end);
     }
     text
 }

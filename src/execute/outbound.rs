@@ -22,6 +22,8 @@ pub struct Inbound<'a> {
     pub op: Op,
     /// In which dialect.
     pub dialect: &'static dyn Dialect,
+    /// The body as the caller sent it.
+    pub sent: Bytes,
     /// The body, injected tools included.
     pub body: Bytes,
     /// What was found in it.
@@ -115,7 +117,7 @@ fn must_translate(inbound: &Inbound<'_>, vendor: &Vendor) -> bool {
 }
 
 /// Whether reasoning that another vendor sealed stands in the conversation: its own vendor alone takes it back, so it
-/// must be left out for this one.
+/// must be left out for this one. Looks only where seals stand: the same words in a text are the caller's.
 fn has_foreign_seal(inbound: &Inbound<'_>) -> bool {
     const MARKS: [(&str, &[u8]); 4] = [
         ("anthropic", b"\"anthropic:"),
@@ -123,16 +125,26 @@ fn has_foreign_seal(inbound: &Inbound<'_>) -> bool {
         ("openai", b"\"openai:"),
         ("openai_responses", b"\"openai_responses:"),
     ];
-    let own = inbound.op.dialect();
-    MARKS
-        .iter()
-        .any(|(owner, mark)| *owner != own && memchr::memmem::find(&inbound.body, mark).is_some())
+    const PLACES: [&[u8]; 3] = [b"\"signature\"", b"\"encrypted_content\"", b"\"data\""];
+    let (own, body) = (inbound.op.dialect(), &inbound.body);
+    // Documents have `data` too.
+    let redacts = memchr::memmem::find(body, b"\"redacted_thinking\"").is_some();
+    let places = if redacts { &PLACES[..] } else { &PLACES[..2] };
+    let is_seal = |at: usize| {
+        let before = body.get(..at).unwrap_or_default().trim_ascii_end().strip_suffix(b":");
+        let key = before.unwrap_or_default().trim_ascii_end();
+        places.iter().any(|it| key.ends_with(it))
+    };
+    let foreign = MARKS.iter().filter(|(owner, _)| *owner != own);
+    foreign.into_iter().any(|(_, mark)| memchr::memmem::find_iter(body, mark).any(is_seal))
 }
 
 fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> Outbound {
     let vendor = target.provider.vendor;
     let mut rewrite = Rewrite::new(&inbound.scan);
-    if inbound.scan.present(Field::Model).is_some()
+    let is_gemini = inbound.op.dialect() == "gemini";
+    if !is_gemini
+        && inbound.scan.present(Field::Model).is_some()
         && inbound.scan.model(&inbound.body).as_deref() != Some(&*target.model)
     {
         rewrite.set_text(Field::Model, &target.model);
@@ -146,8 +158,11 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
     if let Some(most) = max_output {
         bound_output(inbound, vendor, most, &mut rewrite);
     }
-    let body =
+    let mut body =
         if rewrite.is_empty() { inbound.body.clone() } else { rewrite.apply(&inbound.body).into() };
+    if is_gemini && let Some(renamed) = renamed_inside(inbound.op, &target.model, &body) {
+        body = renamed.into();
+    }
     let mut path = inbound.op.path(&target.model);
     if let Some(query) = inbound.query.as_deref().filter(|it| !it.is_empty()) {
         let separator = if path.contains('?') { '&' } else { '?' };
@@ -162,6 +177,31 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
         reply: ReplyWay::Same,
         aliases: Arc::default(),
     }
+}
+
+/// A Gemini body in which the model's resource name, which must be the path's, stands under another name. `None` where
+/// every place has the right one, or there is none.
+fn renamed_inside(op: Op, model: &str, body: &[u8]) -> Option<Vec<u8>> {
+    memchr::memmem::find(body, b"\"model\"")?;
+    let mut request: Value = serde_json::from_slice(body).ok()?;
+    let mut holders: Vec<&mut Value> = match op {
+        Op::BatchEmbed => request.get_mut("requests")?.as_array_mut()?.iter_mut().collect(),
+        Op::CountGemini => {
+            let keys = ["generateContentRequest", "generate_content_request"];
+            let key = keys.into_iter().find(|it| request.get(it).is_some())?;
+            request.get_mut(key).into_iter().collect()
+        }
+        _ => vec![&mut request],
+    };
+    let name = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));
+    let mut is_changed = false;
+    for place in holders.iter_mut().filter_map(|it| it.get_mut("model")) {
+        if place.as_str() != Some(&name) {
+            *place = Value::from(name.as_str());
+            is_changed = true;
+        }
+    }
+    is_changed.then(|| request.to_string().into_bytes())
 }
 
 /// Sets the dialect's own maximum of output tokens.

@@ -9,7 +9,6 @@ use althing_llm::dialect::{Dialect, ReplyContext, gemini};
 use althing_llm::sse;
 use althing_llm::tap::{self, Shape, Tap};
 use althing_llm::usage::Usage;
-use althing_storage::record::{Bodies, Body as KeptBody};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -17,15 +16,17 @@ use hyper::body::Incoming;
 use super::money::Bound;
 use super::outbound::{ReplyWay, refusal};
 use super::stream::{Parts, PassBody, Translation, Way};
-use super::{Answered, Run, collect};
+use super::{Answered, Run, collect, kept};
 use crate::api::body::Body;
 use crate::api::face::Op;
 use crate::error::{Code, Error};
-use crate::gateway::KeepBodies;
 use crate::settle::{Call, Ended};
 
 /// The largest reply that is taken whole.
 const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How much a header says of what was dropped.
+const DROPPED_BYTES_MAX: usize = 1024;
 
 /// Turns an upstream's answer into the caller's, and closes the call when it ends.
 ///
@@ -56,6 +57,7 @@ pub async fn deliver(
             Ok(response)
         }
         Err(error) => {
+            run.keep_failure(&mut call, &error);
             call.close(&Ended::by(&error));
             Err(error)
         }
@@ -77,12 +79,9 @@ async fn whole(
 ) -> Result<(StatusCode, Bytes), Error> {
     let status = answered.response.status();
     call.pause();
-    let body = collect(
-        answered.response.into_body(),
-        REPLY_BYTES_MAX,
-        run.gateway.settings.request_timeout,
-    )
-    .await;
+    let left = (call.started() + run.gateway.settings.request_timeout)
+        .saturating_duration_since(tokio::time::Instant::now());
+    let body = collect(answered.response.into_body(), REPLY_BYTES_MAX, left).await;
     call.resume();
     let body = match body {
         Ok(it) => it,
@@ -110,7 +109,8 @@ async fn whole(
             })
         }
     };
-    keep(run, call, result.is_err(), &body);
+    let (shown, failed) = (result.as_ref().unwrap_or(&body), result.is_err());
+    kept::reply(run.gateway.settings.keep_bodies, call, &run.inbound.sent, (shown, failed));
     result.map(|it| (status, it))
 }
 
@@ -191,6 +191,7 @@ fn stream(
         call,
         input_estimate: bound.begun(run.inbound.body.len() as u64),
         bound,
+        kept: kept::Stream::of(run.gateway.settings.keep_bodies, &run.inbound.sent),
         asked: althing_domain::money::NanoUsd::ZERO,
         idle: run.gateway.settings.idle_stream,
         within: run.gateway.settings.request_timeout,
@@ -244,21 +245,23 @@ fn headers(answered: &Answered<'_>, call: &Call) -> HeaderMap {
     let _ = write!(attempts, "{}", call.record.attempts);
     put("x-althing-attempts", &attempts);
     if !answered.outbound.dropped.is_empty() {
-        put("x-althing-dropped", &answered.outbound.dropped.join(", "));
+        put("x-althing-dropped", &dropped(&answered.outbound.dropped));
     }
     headers
 }
 
-fn keep(run: &Run<'_>, call: &mut Call, failed: bool, body: &Bytes) {
-    let wanted = match run.gateway.settings.keep_bodies {
-        KeepBodies::Off => false,
-        KeepBodies::Errors => failed,
-        KeepBodies::All => true,
-    };
-    if wanted {
-        call.keep_bodies(Bodies {
-            request: KeptBody::new(&run.inbound.body),
-            response: KeptBody::new(body),
-        });
+/// The names of what was dropped, as many as fit, in letters that a header may have. Some are the caller's own.
+fn dropped(names: &[String]) -> String {
+    let mut text = String::new();
+    for (at, name) in names.iter().enumerate() {
+        if DROPPED_BYTES_MAX < text.len() + name.len() {
+            // Writing into a string cannot fail.
+            let _ = write!(text, "{} more", names.len() - at);
+            return text;
+        }
+        text.extend(name.chars().map(|it| if it.is_ascii_graphic() { it } else { '?' }));
+        text.push_str(", ");
     }
+    text.truncate(text.len().saturating_sub(2));
+    text
 }

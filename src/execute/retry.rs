@@ -69,9 +69,10 @@ pub enum Verdict {
 #[must_use]
 pub fn judge(status: StatusCode) -> Verdict {
     match status.as_u16() {
-        200..=399 => Verdict::Answer,
+        200..=299 => Verdict::Answer,
         401 | 402 | 403 | 429 => Verdict::OtherKey,
-        408 | 409 | 425 | 500..=599 => Verdict::Again,
+        // A redirect is not followed: our credential is for one host.
+        300..=399 | 408 | 409 | 425 | 500..=599 => Verdict::Again,
         _ => Verdict::Final,
     }
 }
@@ -132,6 +133,7 @@ mod tests {
         assert_eq!(judge(StatusCode::BAD_REQUEST), Verdict::Final);
         assert_eq!(judge(StatusCode::TOO_MANY_REQUESTS), Verdict::OtherKey);
         assert_eq!(judge(StatusCode::BAD_GATEWAY), Verdict::Again);
+        assert_eq!(judge(StatusCode::FOUND), Verdict::Again, "a redirect is no reply");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::kept;
 use super::money::Bound;
 use crate::admit::Running;
 use crate::api::body::BodyError;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub input_estimate: u64,
     /// What was reserved for it.
     pub bound: Bound,
+    /// The bodies, where they are to be kept.
+    pub kept: Option<kept::Stream>,
     /// Up to which reservation more was asked of the ledger.
     pub asked: NanoUsd,
     /// How long the upstream may be silent.
@@ -127,8 +130,18 @@ impl PassBody {
         false
     }
 
+    /// Notes what goes to the caller.
+    fn note(&mut self, bytes: &[u8]) {
+        if let Some(kept) = self.parts.as_mut().and_then(|it| it.kept.as_mut()) {
+            kept.note(bytes);
+        }
+    }
+
     fn end(&mut self, ended: &Ended) {
         if let Some(mut parts) = self.parts.take() {
+            if let Some(kept) = parts.kept.take() {
+                kept.put(&mut parts.call, matches!(ended, Ended::Failed(..)));
+            }
             if parts.call.usage() == Usage::default() {
                 parts.call.meter(parts.bound.lost(), true);
             } else if matches!(ended, Ended::Failed(..)) {
@@ -144,6 +157,9 @@ impl Drop for PassBody {
     fn drop(&mut self) {
         if let Some(parts) = &mut self.parts {
             parts.leave(self.heard.elapsed());
+            if let Some(kept) = parts.kept.take() {
+                kept.put(&mut parts.call, false);
+            }
         }
     }
 }
@@ -195,13 +211,18 @@ impl HttpBody for PassBody {
             };
             match step {
                 Ok(Step::More) => {}
-                Ok(Step::Send(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Ok(Step::Send(bytes)) => {
+                    self.note(&bytes);
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
                 Ok(Step::End(bytes)) => {
+                    self.note(&bytes);
                     self.end(&Ended::Ok(status));
                     return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
                 }
                 Err(broken) => {
                     let (bytes, error) = *broken;
+                    self.note(&bytes);
                     self.end(&Ended::Failed(status, error.code));
                     return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
                 }
@@ -292,7 +313,7 @@ impl Parts {
             },
             None => Usage { input: self.input_estimate, output: counted, ..Usage::default() },
         };
-        if self.bound.thinks_unseen && !self.is_done() {
+        if self.bound.thinks_unseen && (stated.is_none() || !self.is_done()) {
             // Its vendor says only at the end what was thought; until then all that was reserved may be used.
             let most = self.bound.lost();
             let usage = Usage {

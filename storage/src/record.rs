@@ -167,7 +167,7 @@ impl Body {
 pub struct Bodies {
     /// As the caller sent it.
     pub request: Body,
-    /// As the caller got it.
+    /// As the caller got it; where the upstream's reply could not be read, as that came.
     pub response: Body,
 }
 

@@ -290,3 +290,193 @@ fn reasoning_that_another_vendor_sealed_does_not_reach_this_one() {
         assert!(!upstream.last().body.to_string().contains("gemini:"), "{}", upstream.last().body);
     });
 }
+
+#[test]
+fn every_dialect_passes_through_its_own_vendor_byte_for_byte_there_and_back() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        // Odd spacing, order, numbers and fields that nobody knows; a text that looks like another vendor's seal.
+        let cases = [
+            (
+                "/v1/chat/completions",
+                r#"{"model":"up/ok", "x":1.0,"messages":[{"content":"openai:gpt-4o","role":"user"}]}"#,
+            ),
+            (
+                "/v1/chat/completions",
+                r#"{"stream":true,"model":"up/ok","stream_options": {"include_usage":true},"messages":[{"role":"user","content":"h\u0069"}]}"#,
+            ),
+            (
+                "/anthropic/v1/messages",
+                r#"{"model":"ant/ok","max_tokens": 64,"x":[1e0],"messages":[{"role":"user","content":"gemini:flash"}]}"#,
+            ),
+            (
+                "/v1/messages",
+                r#"{"model":"ant/ok","max_tokens":64,"stream" : true,"messages":[{"role":"user","content":[{"type":"document","citations":{"enabled":true},"context":"c","source":{"type":"text","media_type":"text/plain","data":"openai:gpt-4o"},"z":"\"openai:x"}]}]}"#,
+            ),
+            (
+                "/genai/v1beta/models/gem/ok:generateContent",
+                r#"{"contents":[{"parts":[{"text":"hi", "y":2}]}] , "safety_settings":[]}"#,
+            ),
+            (
+                "/genai/v1beta/models/gem/ok:streamGenerateContent?alt=sse",
+                r#"{"contents":[{"parts":[{"text":"anthropic:claude"}]}]}"#,
+            ),
+        ];
+        for (path, sent) in cases {
+            let answer = gateway.post_raw(path, KEY, sent).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+            let got = String::from_utf8_lossy(&upstream.last().raw).into_owned();
+            assert_eq!(got, sent.replace("up/ok", "ok").replace("ant/ok", "ok"), "{path}");
+            assert_eq!(
+                answer.text(),
+                String::from_utf8_lossy(&upstream.books.said.lock()),
+                "{path}"
+            );
+            assert_eq!(answer.header("x-althing-dropped"), "", "{path}");
+        }
+    });
+}
+
+#[test]
+fn a_gemini_body_that_names_its_model_names_the_one_of_the_path() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        let part = json!({ "parts": [{ "text": "hi" }] });
+        let cases = [
+            (
+                "batchEmbedContents",
+                json!({ "requests": [{ "model": "models/gem/ok", "content": part }, { "model": "models/gem/ok", "content": part }] }),
+                "/requests/1/model",
+            ),
+            ("embedContent", json!({ "model": "models/gem/ok", "content": part }), "/model"),
+            (
+                "countTokens",
+                json!({ "generateContentRequest": { "model": "models/gem/ok", "contents": [part] } }),
+                "/generateContentRequest/model",
+            ),
+        ];
+        for (verb, body, place) in cases {
+            gateway.post(&format!("/genai/v1beta/models/gem/ok:{verb}"), KEY, &body).await;
+            let seen = upstream.last().body;
+            assert_eq!(seen.pointer(place), Some(&json!("models/ok")), "{verb}: {seen}");
+        }
+    });
+}
+
+#[test]
+fn what_keeps_a_fallback_from_being_tried_leaves_the_failure_that_led_to_it() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let yaml = upstream.providers()
+            + &format!(
+                r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}], budget: {{ limit_usd: "1" }} }}]"#
+            );
+        let gateway = Gateway::start(&yaml).await;
+        let ask = async |path: &str, model: &str, fallbacks: &[&str]| {
+            let body = json!({ "model": model, "fallbacks": fallbacks, "max_tokens": 5, "input": "hi", "messages": [{ "role": "user", "content": "hi" }] });
+            let answer = gateway.post(path, KEY, &body).await;
+            (answer.status, answer.json()["error"]["code"].as_str().expect("code").to_owned())
+        };
+        let failed = (502, "upstream_failed".to_owned());
+        // The fallback has no price, so a strict budget refuses it.
+        assert_eq!(ask("/v1/chat/completions", "up/status-503", &["ant/unpriced"]).await, failed);
+        // The fallback makes no embeddings.
+        assert_eq!(ask("/v1/embeddings", "up/status-503", &["ant/ok"]).await, failed);
+        // Nothing was tried: the first target's refusal is the answer, not the last one's.
+        let refused = (501, "not_supported".to_owned());
+        assert_eq!(ask("/v1/embeddings", "ant/ok", &["up/unpriced"]).await, refused);
+    });
+}
+
+#[test]
+fn a_redirect_of_an_upstream_is_a_failure_and_not_followed() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        let answer = gateway.chat(KEY, "up/status-302", "hi").await;
+        assert_eq!(answer.status, 502, "{}", answer.text());
+        let told = answer.json()["error"]["message"].as_str().expect("message").to_owned();
+        assert!(told.contains("answered 302"), "{told}");
+        assert!(1 <= upstream.count());
+    });
+}
+
+#[test]
+fn a_models_name_that_climbs_or_has_no_end_reaches_no_upstream() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        let path = "/genai/v1beta/models/gem/x%2F..%2Fok:generateContent";
+        let body = json!({ "contents": [{ "parts": [{ "text": "hi" }] }] });
+        let answer = gateway.post(path, KEY, &body).await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["status"]),
+            (400, &json!("INVALID_ARGUMENT"))
+        );
+        let answer = gateway.chat(KEY, &format!("up/{}", "m".repeat(1 << 20)), "hi").await;
+        assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!("model")));
+        assert!(answer.body.len() < 1000);
+        let metrics = gateway.get("/metrics", "").await;
+        assert!(!metrics.text().contains("mmmmmmmm"));
+        assert_eq!(upstream.count(), 0);
+    });
+}
+
+#[test]
+fn the_list_of_models_is_refused_in_its_callers_dialect() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        let request =
+            gateway.http.get(gateway.at("/v1/models")).header("anthropic-version", "2023-06-01");
+        let answer = gateway.send(request).await;
+        assert_eq!((answer.status, &answer.json()["type"]), (401, &json!("error")));
+        let answer =
+            gateway.send(gateway.http.get(gateway.at("/v1/models/gem/ok:generateContent"))).await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (405, &json!(405)));
+    });
+}
+
+/// The kept bodies of the newest call.
+async fn kept(gateway: &Gateway) -> (Value, Value) {
+    let entry = until("the record is there", async || {
+        let logs = gateway.admin("GET", "/api/logs?limit=1", None).await.json();
+        logs["logs"].get(0).cloned()
+    })
+    .await;
+    let id = entry["id"].as_str().expect("id");
+    let detail = gateway.admin("GET", &format!("/api/logs/{id}"), None).await.json();
+    (detail["request"].clone(), detail["response"].clone())
+}
+
+#[test]
+fn bodies_of_failed_calls_and_of_streams_are_kept_where_the_configuration_says_so() {
+    run(async {
+        for (bodies, model, stream, is_kept) in [
+            ("errors", "up/status-500", false, true),
+            ("errors", "up/cut", true, true),
+            ("errors", "up/ok", true, false),
+            ("errors", "up/garbage", false, true),
+            ("all", "up/ok", true, true),
+            ("all", "ant/ok", true, true),
+            ("all", "ant/ok", false, true),
+            ("off", "up/cut", true, false),
+        ] {
+            let upstream = Upstream::start().await;
+            let yaml = upstream.providers()
+                + &format!(
+                    "records: {{ bodies: {bodies} }}\nvirtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: \"*\", models: [\"*\"] }}] }}]"
+                );
+            let gateway = Gateway::start(&yaml).await;
+            let body = json!({ "model": model, "stream": stream, "messages": [{ "role": "user", "content": "a word to keep" }] });
+            let answer = gateway.post("/v1/chat/completions", KEY, &body).await;
+            let (request, response) = kept(&gateway).await;
+            let case = format!("{bodies} {model} stream {stream}: {request} {response}");
+            if is_kept {
+                assert_eq!(request["text"], body.to_string(), "{case}");
+                let said =
+                    if model == "up/garbage" { "<html>not json".to_owned() } else { answer.text() };
+                assert_eq!(response["text"], said, "{case}");
+            } else {
+                assert!(request.is_null() && response.is_null(), "{case}");
+            }
+        }
+    });
+}

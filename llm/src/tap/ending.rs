@@ -12,6 +12,9 @@ use crate::tokens;
 /// How much of the first event is kept. Responses repeats instructions and tools there.
 const FIRST_BYTES_MAX: usize = 1024 * 1024;
 
+/// How much of the finished items is kept, in all.
+const ITEMS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// What an ending must know of what came before.
 #[derive(Debug, Default)]
 pub(super) struct Trail {
@@ -21,8 +24,9 @@ pub(super) struct Trail {
     count: u64,
     /// Anthropic's open block.
     open_block: Option<u64>,
-    /// Items that Responses finished, as written.
+    /// Items that Responses finished, as written, as many as fit.
     items: Vec<Box<RawValue>>,
+    items_bytes: usize,
 }
 
 #[derive(Deserialize)]
@@ -48,10 +52,23 @@ impl Trail {
             }
             Some("content_block_stop") if shape == Shape::Anthropic => self.open_block = None,
             Some("response.output_item.done") if shape == Shape::Responses => {
-                self.items.extend(read::<Done>(data).map(|it| it.item));
+                let item = read::<Done>(data).map(|it| it.item);
+                let room = ITEMS_BYTES_MAX.saturating_sub(self.items_bytes);
+                if let Some(item) = item.filter(|it| it.get().len() <= room) {
+                    self.items_bytes += item.get().len();
+                    self.items.push(item);
+                }
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+impl Trail {
+    /// How much of finished items is kept.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.items.iter().map(|it| it.get().len()).sum()
     }
 }
 

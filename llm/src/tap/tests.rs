@@ -65,7 +65,8 @@ fn hiding_copies_nothing_where_nothing_is_hidden() {
 
 #[test]
 fn a_cut_stream_has_no_usage_but_a_count_of_text() {
-    let cut = &OPENAI[..OPENAI.find("data: {\"id\":\"c\",\"choices\":[]").unwrap()];
+    let cut = &OPENAI
+        [..OPENAI.find("data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{}").unwrap()];
     let tap = check(Shape::OpenAi, cut, None, Progress::Open);
     assert_eq!(tap.text_bytes(), 10);
 }
@@ -257,4 +258,59 @@ fn half_an_event_is_held_back_so_that_an_error_can_follow() {
     assert_eq!(names, ["response.created", "error", "response.failed"]);
     let last: Value = serde_json::from_str(&events[2].1).unwrap();
     assert_eq!((&last["response"]["id"], &last["sequence_number"]), (&json!("resp_1"), &json!(2)));
+}
+
+/// How far a stream of these events has come, before and after its orderly end.
+fn progress_of(shape: Shape, events: &[&str]) -> (Progress, Progress) {
+    let mut tap = Tap::new(shape);
+    for event in events {
+        tap.pass(Bytes::from(format!("data: {event}\n\n"))).unwrap();
+    }
+    let open = tap.progress();
+    tap.finish();
+    (open, tap.progress())
+}
+
+#[test]
+fn a_gemini_stream_ends_with_its_last_candidate_and_not_with_a_word_in_arguments() {
+    use Progress::{Complete, Open};
+    let of = |events: &[&str]| progress_of(Shape::Gemini, events).1;
+    let call = r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"finishReason":"STOP"}}}]},"index":0}]}"#;
+    let end =
+        r#"{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP","index":0}]}"#;
+    let other = r#"{"candidates":[{"content":{"parts":[{"text":"b"}]},"index":1}]}"#;
+    let other_end = r#"{"candidates":[{"finishReason":"MAX_TOKENS","index":1}]}"#;
+    let usage = r#"{"usageMetadata":{"promptTokenCount":1}}"#;
+    let blocked =
+        r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":1}}"#;
+    assert_eq!(of(&[call]), Open);
+    assert_eq!(of(&[call, end]), Complete);
+    assert_eq!(of(&[end, usage]), Complete);
+    assert_eq!(of(&[other, end]), Open);
+    assert_eq!(of(&[other, end, other_end]), Complete);
+    assert_eq!(of(&[blocked]), Complete);
+    assert_eq!(of(&[usage]), Open);
+}
+
+#[test]
+fn a_chat_stream_whose_server_says_no_done_is_whole_when_it_ends_after_its_finish_reason() {
+    use Progress::{Complete, Open};
+    let piece = r#"{"choices":[{"index":0,"delta":{"content":"\"finish_reason\":\"stop\""},"finish_reason":null}]}"#;
+    let end = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+    assert_eq!(progress_of(Shape::OpenAi, &[piece]), (Open, Open));
+    assert_eq!(progress_of(Shape::OpenAi, &[piece, end]), (Open, Complete));
+    assert_eq!(progress_of(Shape::OpenAi, &[piece, end, "[DONE]"]), (Complete, Complete));
+}
+
+#[test]
+fn what_is_kept_of_a_responses_stream_for_its_ending_is_bounded() {
+    let mut tap = Tap::new(Shape::Responses);
+    let text = "a".repeat(1 << 20);
+    for _ in 0..8 {
+        let event = format!(
+            "event: response.output_item.done\ndata: {{\"item\":{{\"type\":\"message\",\"text\":\"{text}\"}}}}\n\n"
+        );
+        tap.pass(Bytes::from(event)).unwrap();
+    }
+    assert!(tap.seen.trail.kept_bytes() <= 4 << 20, "{}", tap.seen.trail.kept_bytes());
 }

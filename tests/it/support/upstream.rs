@@ -41,6 +41,8 @@ pub(crate) struct Upstream {
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) seen: Mutex<Vec<Seen>>,
+    /// The last answer's bytes, as far as they were said.
+    pub(crate) said: Mutex<Vec<u8>>,
     pub(crate) input_tokens: AtomicU64,
     pub(crate) output_tokens: AtomicU64,
     pub(crate) answered: AtomicU64,
@@ -79,7 +81,7 @@ impl Upstream {
         let address = self.address;
         let price = r#"{ input_usd_per_million: "1", output_usd_per_million: "2" }"#;
         let prices = format!(
-            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price}, mute: {price}, stall: {price}, cut: {price}, status-504: {price}, embed: {price} }}"
+            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price}, mute: {price}, stall: {price}, cut: {price}, status-503: {price}, status-504: {price}, embed: {price} }}"
         );
         format!(
             r#"
@@ -120,6 +122,7 @@ async fn serve(
     let body: Value = serde_json::from_slice(&raw).unwrap_or_default();
     let path = parts.uri.path().to_owned();
     books.seen.lock().push(Seen { headers: parts.headers, raw, body: body.clone() });
+    books.said.lock().clear();
     let mut watch = Watch(Arc::clone(&books), false);
     let model = body["model"].as_str().map_or_else(|| gemini_model(&path), str::to_owned);
     // Where the model must be one that the catalogue knows, the user says what is to happen.
@@ -200,7 +203,9 @@ fn answer(books: &Arc<Books>, path: &str, body: &Value, model: &str) -> Response
     if streams {
         streamed(books, events, model)
     } else {
-        plain(StatusCode::OK, "application/json", &whole.to_string())
+        let whole = whole.to_string();
+        books.said.lock().extend_from_slice(whole.as_bytes());
+        plain(StatusCode::OK, "application/json", &whole)
     }
 }
 
@@ -238,6 +243,7 @@ fn streamed(books: &Arc<Books>, events: Vec<String>, model: &str) -> Response<Bo
     let pieces = stream::unfold((events, 0_usize), move |(events, at)| {
         let unread = &mut unread;
         unread.1 = total <= at;
+        let said = Arc::clone(&unread.0);
         async move {
             if endless && at == 3 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -254,6 +260,7 @@ fn streamed(books: &Arc<Books>, events: Vec<String>, model: &str) -> Response<Bo
                 return Some((Err::<Frame<Bytes>, Failure>("cut".into()), (events, total)));
             }
             let piece = events.get(at)?.clone();
+            said.said.lock().extend_from_slice(piece.as_bytes());
             tokio::time::sleep(Duration::from_millis(2)).await;
             Some((Ok(Frame::data(Bytes::from(piece))), (events, at + 1)))
         }

@@ -1,5 +1,7 @@
 //! A caller's request, read. Both of protobuf's spellings of a name are taken.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use super::part::{self, Calls};
@@ -151,6 +153,11 @@ fn choice(
             Some(_) => return Err(calling.wrong("mode", "must be AUTO, ANY, NONE or VALIDATED")),
         };
         if !allowed.is_empty() {
+            // To other vendors a choice among some is the same without the others.
+            if mode.as_deref() == Some("ANY") {
+                let names: HashSet<&str> = allowed.iter().map(String::as_str).collect();
+                request.tools.retain(|it| it.opaque.is_some() || names.contains(it.name.as_str()));
+            }
             calling_extra(&mut kept, "allowedFunctionNames", json!(allowed));
         }
         for (name, value) in calling.rest() {

@@ -476,3 +476,16 @@ fn a_conversation_of_very_many_calls_is_read_in_time_that_grows_as_it_does() {
     assert_eq!(begun.messages.len(), 2);
     assert_eq!(begun.messages[0].content.len(), MANY);
 }
+
+#[test]
+fn a_choice_among_some_functions_is_the_same_without_the_others() {
+    let body = json!({
+        "contents": [{"parts": [{"text": "hi"}]}],
+        "tools": [{"functionDeclarations": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}],
+        "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["a", "c"]}},
+    });
+    let request = decode(&body).unwrap();
+    let names: Vec<&str> = request.tools.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["a", "c"]);
+    assert_eq!(request.tool_choice, Some(crate::chat::ToolChoice::Any));
+}
