@@ -162,9 +162,10 @@ impl Api {
             return Err(Error::new(Code::HeaderTooLarge, text));
         }
         if self.gateway.draining.load(Ordering::Relaxed) && !request.uri().path().ends_with('z') {
-            return Err(
-                Error::of(Code::Draining).with_retry_after(std::time::Duration::from_secs(1))
-            );
+            let error =
+                Error::of(Code::Draining).with_retry_after(std::time::Duration::from_secs(1));
+            self.gateway.refused(&error);
+            return Err(error);
         }
         mcp::check_origin(&self.gateway, request)
     }

@@ -151,9 +151,7 @@ impl Node {
             draining: AtomicBool::new(false),
             public_url: OnceLock::new(),
             connections: Arc::new(Connections::default()),
-            is_leading: Box::new(move || {
-                leading.status().leader.is_some() && leading.failure().borrow().is_none()
-            }),
+            law_refuses: Box::new(move || law_refuses(&leading)),
         });
 
         let admin = ports::admin(&control, &gateway, &log, &config, &steady);
@@ -256,6 +254,17 @@ impl Node {
         let log = tokio::task::spawn_blocking(move || log.shutdown());
         let _ = tokio::time::timeout(SHUTDOWN, log).await;
         ended
+    }
+}
+
+/// Why the law takes no commands, for machines that ask whether the node is ready.
+fn law_refuses(control: &Control) -> Option<&'static str> {
+    let status = control.status();
+    match status.refusal {
+        Some(althing_cluster::ProposeError::Storage(_)) => Some("the disk refuses to store policy"),
+        Some(_) => Some("the law has stopped on this node"),
+        None if status.leader.is_none() => Some("the node cannot reach a quorum"),
+        None => None,
     }
 }
 

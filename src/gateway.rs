@@ -83,8 +83,8 @@ pub struct Gateway {
     pub public_url: OnceLock<String>,
     /// Open connections of callers.
     pub connections: Arc<Connections>,
-    /// Whether policy can be written and money granted: this node reaches a quorum.
-    pub is_leading: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Why policy cannot be written and money not granted, if they cannot.
+    pub law_refuses: Box<dyn Fn() -> Option<&'static str> + Send + Sync>,
 }
 
 /// A request's own data, before any stage has looked at it.
@@ -126,6 +126,12 @@ impl Gateway {
         query: Option<&str>,
     ) -> Result<Arc<KeyView>, Error> {
         auth::caller(view, self.settings.auth, headers, query, self.clock.now())
+            .inspect_err(|it| self.refused(it))
+    }
+
+    /// Counts a request that is refused before there is a call.
+    pub fn refused(&self, error: &Error) {
+        self.metrics.refused.with_label_values(&[error.code.name()]).inc();
     }
 
     /// Counts a request of `caller` in.
@@ -143,7 +149,9 @@ impl Gateway {
         let text = format!(
             "{limit} requests of this key are in flight on this node, as many as `limits.requests_per_principal` allows"
         );
-        Err(Error::new(Code::RateLimited, text).with_retry_after(Duration::from_secs(1)))
+        let error = Error::new(Code::RateLimited, text).with_retry_after(Duration::from_secs(1));
+        self.refused(&error);
+        Err(error)
     }
 
     /// Opens a call of `caller` once there is room for its record.
@@ -157,7 +165,7 @@ impl Gateway {
         kind: Kind,
         caller: &KeyView,
     ) -> Result<Call, Error> {
-        let room = self.recorder.room().await?;
+        let room = self.recorder.room().await.inspect_err(|it| self.refused(it))?;
         let at = self.clock.now().0;
         let mut record =
             Record::new(arrival.id.as_u128(), at, Arc::clone(&self.settings.node), kind);

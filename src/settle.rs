@@ -12,7 +12,7 @@ use std::time::Duration;
 use althing_domain::money::NanoUsd;
 use althing_llm::price::{self, Price};
 use althing_llm::usage::Usage;
-use althing_storage::record::{Bodies, Record, Status, Tokens};
+use althing_storage::record::{Bodies, Kind, Record, Status, Tokens};
 use althing_storage::spool::Room;
 use tokio::time::Instant;
 
@@ -181,6 +181,7 @@ impl Call {
             reasoning: usage.reasoning,
             estimated: record.tokens.estimated,
         };
+        let is_model = record.kind == Kind::ModelCall;
         let ending = describe(record, ended);
         if let Some(room) = self.room.take() {
             self.recorder.append(room, record);
@@ -188,6 +189,8 @@ impl Call {
         if let Some(series) = &self.series {
             series.count(ending);
             series.add_usage(usage.input, usage.cached_input, usage.output, cost.0);
+        } else {
+            self.metrics.without_target(is_model, ending);
         }
         if let Ended::Refused(_, code) = ended {
             self.metrics.refused.with_label_values(&[code.name()]).inc();

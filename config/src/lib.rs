@@ -18,6 +18,7 @@ pub mod section;
 
 pub use althing_domain::validate::Problem;
 pub use load::{
-    Config, Overrides, load, load_text, object_from_json, policy_from_json, policy_from_text,
+    Config, Overrides, file_from_text, load, load_text, object_from_json, policy_from_json,
+    policy_from_text,
 };
 pub use secret_ref::AllowList;

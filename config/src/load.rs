@@ -7,6 +7,7 @@ use althing_domain::policy::Span;
 use althing_domain::validate::{Problem, validate, validate_all};
 use serde_json::{Map, Value};
 
+use crate::diff::Field;
 use crate::parse::{Reader, nearest};
 use crate::secret_ref::AllowList;
 use crate::section::{
@@ -212,6 +213,41 @@ fn apply_overrides(root: &mut Map<String, Value>, overrides: &Overrides) {
 pub fn policy_from_text(text: &str, vendors: &[&str]) -> Result<Vec<Object>, Vec<Problem>> {
     let root = source::parse(text).map_err(|it| vec![it])?;
     policy_from_map(root, vendors)
+}
+
+/// Reads a whole file for a node that runs: its policy, and which of its node settings are others than `running`
+/// ([`Config::settings`]). Sections that the file does not have are as they are.
+///
+/// # Errors
+///
+/// As [`load`]: settings too are read and checked by their types.
+pub fn file_from_text(
+    text: &str,
+    vendors: &[&str],
+    running: &Map<String, Value>,
+) -> Result<(Vec<Object>, Vec<Field>), Vec<Problem>> {
+    let mut root = source::parse(text).map_err(|it| vec![it])?;
+    let mut reader = Reader { problems: Vec::new(), variables: &[] };
+    let mut config = Config::default();
+    let mut named = Vec::new();
+    for section in SETTINGS {
+        if let Some(value) = root.remove(*section).filter(|it| !it.is_null()) {
+            config.take(section, value, &mut reader);
+            named.push(*section);
+        }
+    }
+    let policy = read_policy(&mut root, &mut reader, vendors);
+    reject_unknown(&root, &mut reader);
+    if !reader.problems.is_empty() {
+        return Err(reader.problems);
+    }
+    let only = |all: &Map<String, Value>| {
+        all.iter()
+            .filter(|(section, _)| named.contains(&section.as_str()))
+            .map(|(section, value)| (section.clone(), value.clone()))
+            .collect()
+    };
+    Ok((policy, crate::diff::settings(&only(running), &only(&config.settings()))))
 }
 
 /// As [`policy_from_text`], from JSON that is read already.

@@ -1,9 +1,10 @@
 //! Names and identifiers. Each kind is a type of its own.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// The longest name a policy object may have, in bytes.
@@ -39,11 +40,23 @@ pub enum NameError {
 /// The name of a policy object, unique within its kind.
 ///
 /// Cheap to clone: it is shared, never copied.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Name(Arc<str>);
+
+impl JsonSchema for Name {
+    fn schema_name() -> Cow<'static, str> {
+        "Name".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "The name of a policy object, unique within its kind; of MCP servers and tool groups: ^[a-zA-Z][a-zA-Z0-9_]{0,31}$.",
+            "pattern": "^[A-Za-z0-9._@-]{1,128}$"
+        })
+    }
+}
 
 impl Name {
     /// Wraps `text` without checking it; [`Name::check`] says whether it is one.

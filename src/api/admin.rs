@@ -68,6 +68,8 @@ pub struct Admin {
     pub vendors: Vec<&'static str>,
     /// The node's name.
     pub node: String,
+    /// The settings that the node runs with, by section, secrets hidden.
+    pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The router of all routes under `/api`.

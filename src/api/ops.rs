@@ -22,10 +22,8 @@ pub fn readyz(gateway: &Gateway) -> Response<Body> {
         Some("the node is shutting down")
     } else if 0 < gateway.recorder.stuck() {
         Some("records cannot be written to the disk")
-    } else if !(gateway.is_leading)() {
-        Some("the node cannot reach a quorum")
     } else {
-        None
+        (gateway.law_refuses)()
     };
     let body = match reason {
         None => json!({ "status": "ready", "index": gateway.views.load().index }),
@@ -42,8 +40,13 @@ pub fn readyz(gateway: &Gateway) -> Response<Body> {
 #[must_use]
 pub fn metrics(gateway: &Gateway) -> Response<Body> {
     let metrics = &gateway.metrics;
-    let backlog = gateway.recorder.spool().stats().backlog_bytes;
-    metrics.records_backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
+    let spool = gateway.recorder.spool().stats();
+    let (backlog, disk_errors) = (spool.backlog_bytes, spool.disk_errors);
+    let number = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
+    metrics.records_backlog.set(number(backlog));
+    metrics.records_waiting.set(number(gateway.recorder.stuck()));
+    metrics.records_lost.set(number(gateway.recorder.lost()));
+    metrics.records_disk_errors.set(number(disk_errors));
     metrics.law_index.set(i64::try_from(gateway.views.load().index).unwrap_or(i64::MAX));
     metrics.connections.set(i64::try_from(gateway.connections.open()).unwrap_or(i64::MAX));
     metrics.panics.set(i64::try_from(gateway.tasks.panics()).unwrap_or(i64::MAX));

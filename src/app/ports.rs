@@ -91,6 +91,7 @@ pub(super) fn admin(
         allow: config.allow_list(),
         vendors,
         node: config.node.name.to_string(),
+        settings: config.settings(),
     })
 }
 

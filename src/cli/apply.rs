@@ -19,7 +19,7 @@ const FILE_BYTES_MAX: u64 = 8 << 20;
   althing apply -f althing.yaml --prune          deletes what the file does not name
   althing export | ssh other althing apply -f -")]
 pub(super) struct ApplyArgs {
-    /// The file, YAML or JSON; `-` is standard input. Its node settings are passed over.
+    /// The file, YAML or JSON; `-` is standard input. Node settings in it are compared, not applied.
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
     /// Says what would change, and changes nothing.
@@ -117,13 +117,18 @@ pub(super) async fn export(args: ExportArgs) -> Result<(), Failed> {
 fn read(file: &Path) -> Result<String, Failed> {
     let failed = |it: std::io::Error| Failed::new(Exit::Usage, format!("{}: {it}", file.display()));
     let mut text = String::new();
+    // One byte more than may be, to tell a file that is too long from one that just fits: half a file is another policy.
     let read = if file == Path::new("-") {
-        std::io::stdin().lock().take(FILE_BYTES_MAX).read_to_string(&mut text)
+        std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
     } else {
         let opened = std::fs::File::open(file).map_err(failed)?;
-        opened.take(FILE_BYTES_MAX).read_to_string(&mut text)
+        opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
     };
     read.map_err(failed)?;
+    if FILE_BYTES_MAX < text.len() as u64 {
+        let text = format!("{}: longer than 8 MiB, and a gateway takes no more", file.display());
+        return Err(Failed::new(Exit::Usage, text));
+    }
     Ok(text)
 }
 
@@ -149,6 +154,13 @@ fn tell(answer: &Value) -> usize {
             let (before, after) = (&field["before"], &field["after"]);
             say(&format!("    {}: {before} -> {after}", text(field, "path")));
         }
+    }
+    for it in list(answer, "settings") {
+        let (before, after) = (&it["before"], &it["after"]);
+        say(&format!(
+            "! {}: the node runs with {before}, the file says {after}: it needs a restart",
+            text(it, "path")
+        ));
     }
     for it in list(answer, "kept") {
         say(&format!(

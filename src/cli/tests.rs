@@ -51,6 +51,22 @@ fn the_manual_in_docs_is_the_one_of_the_code() {
 }
 
 #[test]
+fn a_file_that_is_too_long_is_refused_and_not_cut() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (long, fits) = (dir.path().join("long.yaml"), dir.path().join("fits.yaml"));
+    std::fs::write(&long, "teams: []\n#".to_owned() + &"x".repeat(8 << 20)).expect("written");
+    std::fs::write(&fits, "teams: []\n#".to_owned() + &"x".repeat(1 << 20)).expect("written");
+    let gateway = ["--url", "http://127.0.0.1:1", "--key", "al-admin-0"];
+    for command in ["apply", "diff"] {
+        let ends = |file: &std::path::Path| {
+            run(&[&[command, "-f", file.to_str().expect("text")], gateway.as_slice()].concat())
+        };
+        assert_eq!(ends(&long), code(64), "it is not sent");
+        assert_eq!(ends(&fits), code(69), "it would be");
+    }
+}
+
+#[test]
 fn exit_codes_are_those_of_the_contract() {
     assert_eq!(run(&["--help"]), code(0));
     assert_eq!(run(&["key", "create", "--help"]), code(0));

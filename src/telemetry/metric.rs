@@ -17,6 +17,8 @@ use prometheus::{
 /// Distinct (provider, model) or (server, tool) pairs that get series of their own; the rest share one named `other`.
 const SERIES_MAX: usize = 2_000;
 const OTHER: &str = "other";
+/// The target of calls that ended before they had one.
+const NONE: &str = "none";
 
 const SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -48,6 +50,12 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Records waiting to be indexed, in bytes.
     pub records_backlog: IntGauge,
+    /// Records that the disk refused and memory holds.
+    pub records_waiting: IntGauge,
+    /// Records that were lost.
+    pub records_lost: IntGauge,
+    /// Writes of records that the disk refused.
+    pub records_disk_errors: IntGauge,
     /// The index of the law that this node has applied.
     pub law_index: IntGauge,
     /// MCP servers: 1 where ready.
@@ -150,13 +158,25 @@ impl Metrics {
             )?,
             refused: make.counters(
                 "althing_refused_total",
-                "Requests refused before any call, by code.",
+                "Requests refused before any upstream was called, by code: by policy, for want of a key or of room.",
                 &["code"],
             )?,
             in_flight: make.gauge("althing_requests_in_flight", "Requests being answered.")?,
             connections: make.gauge("althing_connections", "Open connections of callers.")?,
             records_backlog: make
                 .gauge("althing_records_backlog_bytes", "Records written but not indexed yet.")?,
+            records_waiting: make.gauge(
+                "althing_records_waiting",
+                "Records that the disk refused: they wait in memory, and no call is admitted.",
+            )?,
+            records_lost: make.gauge(
+                "althing_records_lost",
+                "Records lost since the start, because the disk refused and memory was full.",
+            )?,
+            records_disk_errors: make.gauge(
+                "althing_records_disk_errors",
+                "Writes of records that the disk refused since the start.",
+            )?,
             law_index: make
                 .gauge("althing_law_index", "Log index of the law that this node has applied.")?,
             servers_ready: make.gauges(
@@ -179,6 +199,12 @@ impl Metrics {
     /// The series of a tool at a server.
     pub fn tool(&self, server: &Arc<str>, tool: &Arc<str>) -> Arc<Series> {
         self.series(false, server, tool)
+    }
+
+    /// Counts a call that ended before it had a target.
+    pub fn without_target(&self, is_model: bool, ending: Ending) {
+        let none: Arc<str> = Arc::from(NONE);
+        self.series(is_model, &none, &none).count(ending);
     }
 
     fn series(&self, is_model: bool, target: &Arc<str>, item: &Arc<str>) -> Arc<Series> {

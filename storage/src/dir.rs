@@ -87,6 +87,10 @@ impl Dir {
         if !path.is_dir() {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.map_err(|e| io_error("create the data directory", path, e))?;
+            let above = path.parent().filter(|it| !it.as_os_str().is_empty());
+            let above = above.unwrap_or_else(|| Path::new("."));
+            let synced = File::open(above).and_then(|it| it.sync_all());
+            synced.map_err(|e| io_error("sync", above, e))?;
         }
         let is_new = check_format(path)?;
         let lock = lock(path)?;

@@ -244,6 +244,8 @@ virtual_keys: [{{ name: app, value: {key}, providers: [{{ name: up, models: ["*"
         );
         assert_eq!(gateway.admin("GET", "/api/virtual-keys/app", None).await.status, 200);
         assert_eq!(gateway.send(gateway.http.get(gateway.at("/healthz"))).await.status, 200);
+        let ready = gateway.send(gateway.http.get(gateway.at("/readyz"))).await;
+        assert!(ready.status == 503 && ready.text().contains("disk"), "{}", ready.text());
         std::fs::remove_file(&filler).expect("room");
         until("policy can be written again", async || {
             let body = json!({ "name": format!("t{}", rand::random::<u32>()), "tools": [] });

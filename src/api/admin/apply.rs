@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use althing_config::Problem;
-use althing_config::diff::{Diff, Place, Secrets, diff as compare};
+use althing_config::diff::{Diff, Field, Place, Secrets, diff as compare};
 use althing_domain::command::{Delete, Effect, Expect, Op, Put, Write};
 use althing_domain::id::Name;
 use althing_domain::object::{Object, Row};
@@ -59,21 +59,36 @@ pub(super) fn prepare(
     Ok((diff, writes, made))
 }
 
-fn read(admin: &Admin, call: &Call) -> Result<Vec<Object>, Failure> {
-    Ok(althing_config::policy_from_text(call.text()?, &admin.vendors)?)
+/// The file's policy, and which of its node settings are others than those that this node runs with.
+fn read(admin: &Admin, call: &Call) -> Result<(Vec<Object>, Vec<Field>), Failure> {
+    Ok(althing_config::file_from_text(call.text()?, &admin.vendors, &admin.settings)?)
+}
+
+/// Says which settings wait for a restart, in the answer and in the log.
+fn tell_settings(body: &mut Value, settings: &[Field]) {
+    for Field { path, before, after } in settings {
+        tracing::warn!(setting = %path, runs_with = %before, file = %after, "a setting of the file is another than this node runs with: it needs a restart");
+    }
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("settings".to_owned(), json!(settings));
+    }
 }
 
 pub(super) async fn diff(admin: Arc<Admin>, call: Call) -> Result<Reply, Failure> {
     let state = admin.law.state();
-    let diff = compared(&admin, &state, &read(&admin, &call)?);
-    Ok(Reply::json(changes(&diff, true)).with_index(state.index()))
+    let (objects, settings) = read(&admin, &call)?;
+    let mut body = changes(&compared(&admin, &state, &objects), true);
+    tell_settings(&mut body, &settings);
+    Ok(Reply::json(body).with_index(state.index()))
 }
 
 pub(super) async fn apply(admin: Arc<Admin>, call: Call) -> Result<Reply, Failure> {
     let state = admin.law.state();
     let prune = call.flag("prune")?;
-    let (diff, writes, made) = prepare(&admin, &state, read(&admin, &call)?, prune)?;
+    let (objects, settings) = read(&admin, &call)?;
+    let (diff, writes, made) = prepare(&admin, &state, objects, prune)?;
     let mut body = changes(&diff, prune);
+    tell_settings(&mut body, &settings);
     let fields = body.as_object_mut();
     if call.flag("dry_run")? {
         fields.map(|it| it.insert("dry_run".to_owned(), true.into()));

@@ -220,18 +220,21 @@ impl Failure {
 
     pub(super) fn into_response(self, request_id: Uuid) -> Response<Body> {
         let Self { error, problems } = self;
+        let id = request_id.hyphenated().to_string();
+        // The id stands beside the error, as in OpenAI's and Anthropic's dialects, and in it, where it was first.
         let mut inner = json!({
             "type": error.code.openai_type(),
             "code": error.code.name(),
             "message": error.message,
             "param": error.param,
-            "request_id": request_id.hyphenated().to_string(),
+            "request_id": id,
         });
         if let Some(fields) = inner.as_object_mut().filter(|_| !problems.is_empty()) {
             let all = problems.iter().map(|it| json!({ "path": it.path, "message": it.message }));
             fields.insert("problems".to_owned(), all.collect());
         }
-        let mut response = Response::new(Body::from(json!({ "error": inner }).to_string()));
+        let mut response =
+            Response::new(Body::from(json!({ "error": inner, "request_id": id }).to_string()));
         *response.status_mut() = error.http_status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

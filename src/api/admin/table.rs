@@ -38,8 +38,29 @@ pub struct Route {
 pub struct Param {
     /// Its name.
     pub name: &'static str,
+    /// What it may be.
+    pub form: Form,
     /// What it is for.
     pub text: &'static str,
+}
+
+/// What a query parameter may be, for the document; whoever reads it checks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Any text.
+    Text,
+    /// A whole number, from the first to the second.
+    Number(u64, u64),
+    /// One of these.
+    Word(&'static [&'static str]),
+    /// A UUID.
+    Uuid,
+    /// A time.
+    Time,
+    /// US dollars.
+    Usd,
+    /// Some of these, with commas between.
+    Words(&'static [&'static str]),
 }
 
 /// What a route takes as its body.
@@ -132,56 +153,88 @@ pub fn bound() -> impl Iterator<Item = Bound> {
 pub static ANYWHERE: &[Param] = &[
     Param {
         name: "wait",
+        form: Form::Word(&["all"]),
         text: "`all`: answer a write when every node that holds a policy lease has applied it",
     },
-    Param { name: "min_index", text: "answer a read no earlier than this log index is applied" },
+    Param {
+        name: "min_index",
+        form: Form::Number(0, u64::MAX),
+        text: "answer a read no earlier than this log index is applied",
+    },
 ];
 
+const FLAG: Form = Form::Word(&["0", "1", "false", "true"]);
 const DRY_RUN: Param =
-    Param { name: "dry_run", text: "1: say what would change, and change nothing" };
-const LIMIT: Param = Param { name: "limit", text: "how many, from 1 to 1000; 100 where absent" };
-const CURSOR: Param = Param { name: "cursor", text: "`next` of the page before" };
-const SEARCH: Param =
-    Param { name: "search", text: "only those whose name or description contains this" };
+    Param { name: "dry_run", form: FLAG, text: "1: say what would change, and change nothing" };
+const LIMIT: Param = Param {
+    name: "limit",
+    form: Form::Number(1, 1000),
+    text: "how many, from 1 to 1000; 100 where absent",
+};
+const CURSOR: Param = Param { name: "cursor", form: Form::Text, text: "`next` of the page before" };
+const SEARCH: Param = Param {
+    name: "search",
+    form: Form::Text,
+    text: "only those whose name or description contains this",
+};
 const ENABLE: &[Kind] =
     &[Kind::Provider, Kind::McpServer, Kind::Customer, Kind::Team, Kind::VirtualKey];
 const LOG_FILTERS: &[Param] = &[
     LIMIT,
     CURSOR,
     SEARCH,
-    Param { name: "from", text: "not before, RFC 3339" },
-    Param { name: "to", text: "before, RFC 3339" },
-    Param { name: "kind", text: "`model_call` or `tool_call`" },
-    Param { name: "key", text: "of this virtual key" },
-    Param { name: "team", text: "of this team" },
-    Param { name: "customer", text: "of this customer" },
-    Param { name: "provider", text: "served by this provider" },
-    Param { name: "model", text: "of this model" },
-    Param { name: "server", text: "of this MCP server" },
-    Param { name: "tool", text: "of this tool" },
-    Param { name: "status", text: "`ok`, `refused`, `failed` or `cancelled`" },
-    Param { name: "min_latency_ms", text: "that took at least this long" },
-    Param { name: "min_cost_usd", text: "that cost at least this" },
-    Param { name: "parent", text: "that belong to this model request" },
+    Param { name: "from", form: Form::Time, text: "not before, RFC 3339" },
+    Param { name: "to", form: Form::Time, text: "before, RFC 3339" },
+    Param {
+        name: "kind",
+        form: Form::Word(&["model_call", "tool_call"]),
+        text: "`model_call` or `tool_call`",
+    },
+    Param { name: "key", form: Form::Text, text: "of this virtual key" },
+    Param { name: "team", form: Form::Text, text: "of this team" },
+    Param { name: "customer", form: Form::Text, text: "of this customer" },
+    Param { name: "provider", form: Form::Text, text: "served by this provider" },
+    Param { name: "model", form: Form::Text, text: "of this model" },
+    Param { name: "server", form: Form::Text, text: "of this MCP server" },
+    Param { name: "tool", form: Form::Text, text: "of this tool" },
+    Param {
+        name: "status",
+        form: Form::Word(&["ok", "refused", "failed", "cancelled"]),
+        text: "`ok`, `refused`, `failed` or `cancelled`",
+    },
+    Param {
+        name: "min_latency_ms",
+        form: Form::Number(0, u64::MAX),
+        text: "that took at least this long",
+    },
+    Param { name: "min_cost_usd", form: Form::Usd, text: "that cost at least this" },
+    Param { name: "parent", form: Form::Uuid, text: "that belong to this model request" },
 ];
 const USAGE_FILTERS: &[Param] = &[
-    Param { name: "from", text: "not before, RFC 3339" },
-    Param { name: "to", text: "before, RFC 3339" },
+    Param { name: "from", form: Form::Time, text: "not before, RFC 3339" },
+    Param { name: "to", form: Form::Time, text: "before, RFC 3339" },
     Param {
         name: "group_by",
+        form: Form::Words(&[
+            "key", "team", "customer", "provider", "model", "server", "tool", "hour", "day",
+        ]),
         text: "some of key, team, customer, provider, model, server, tool, and hour or day",
     },
-    Param { name: "key", text: "of this virtual key" },
-    Param { name: "team", text: "of this team" },
-    Param { name: "customer", text: "of this customer" },
-    Param { name: "provider", text: "served by this provider" },
-    Param { name: "model", text: "of this model" },
-    Param { name: "server", text: "of this MCP server" },
-    Param { name: "tool", text: "of this tool" },
+    Param { name: "key", form: Form::Text, text: "of this virtual key" },
+    Param { name: "team", form: Form::Text, text: "of this team" },
+    Param { name: "customer", form: Form::Text, text: "of this customer" },
+    Param { name: "provider", form: Form::Text, text: "served by this provider" },
+    Param { name: "model", form: Form::Text, text: "of this model" },
+    Param { name: "server", form: Form::Text, text: "of this MCP server" },
+    Param { name: "tool", form: Form::Text, text: "of this tool" },
 ];
-const EXPORT: &[Param] = &[Param { name: "format", text: "`json` (default) or `yaml`" }];
+const EXPORT: &[Param] = &[Param {
+    name: "format",
+    form: Form::Word(&["json", "yaml"]),
+    text: "`json` (default) or `yaml`",
+}];
 const APPLY: &[Param] =
-    &[DRY_RUN, Param { name: "prune", text: "1: delete what the file does not name" }];
+    &[DRY_RUN, Param { name: "prune", form: FLAG, text: "1: delete what the file does not name" }];
 
 macro_rules! route {
     ($method:ident $path:literal [$kinds:expr] $summary:literal, $query:expr, $takes:ident => $gives:ident, $handler:path) => {

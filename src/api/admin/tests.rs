@@ -156,11 +156,15 @@ impl Node {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.expect("an answer");
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 24).await.expect("a body");
         let text = String::from_utf8(bytes.to_vec()).expect("text");
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if parts.headers["content-type"] == "application/json" {
+            conforms(&method, &path, parts.status, &body);
+        }
         Answer { status: parts.status, headers: parts.headers, body, text }
     }
 
@@ -212,6 +216,7 @@ fn parts(law: &Arc<FakeLaw>) -> Admin {
         allow: AllowList::new(&["env:ALLOWED_*".to_owned()]),
         vendors: vec!["openai", "anthropic"],
         node: "a".to_owned(),
+        settings: althing_config::Config::default().settings(),
     }
 }
 
@@ -225,6 +230,29 @@ impl Answer {
     fn code(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or_default()
     }
+}
+
+/// Each answer is what the `OpenAPI` document says of its route and status.
+fn conforms(method: &Method, path: &str, status: StatusCode, body: &Value) {
+    static DOCUMENT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(openapi::document);
+    let fits = |template: &str| {
+        let (template, path) = (template.split('/'), path.split('/'));
+        template.clone().count() == path.clone().count()
+            && template.zip(path).all(|(it, part)| it == "{name}" || it == part)
+    };
+    let paths = DOCUMENT["paths"].as_object().expect("paths");
+    let exact = paths.get(path).or_else(|| paths.iter().find(|it| fits(it.0)).map(|it| it.1));
+    let operation = exact.and_then(|it| it.get(method.as_str().to_lowercase()));
+    // What is no route, and the log that is played here, are not in it.
+    let Some(operation) = operation.filter(|_| body.get("asked").is_none()) else { return };
+    let said = operation["responses"].get(status.as_str());
+    let said = said.unwrap_or(&operation["responses"]["default"]);
+    let schema = json!({
+        "allOf": [said["content"]["application/json"]["schema"]], "components": DOCUMENT["components"],
+    });
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let wrong: Vec<String> = validator.iter_errors(body).map(|it| it.to_string()).collect();
+    assert!(wrong.is_empty(), "{method} {path} {status}: {wrong:?}\n{body}");
 }
 
 #[tokio::test]
@@ -256,7 +284,8 @@ async fn no_route_answers_without_the_admin_key() {
                 "{} {path} with {header}: {value}",
                 bound.route.method
             );
-            assert!(answer.body["error"]["request_id"].is_string());
+            assert!(answer.body["request_id"].is_string());
+            assert_eq!(answer.body["error"]["request_id"], answer.body["request_id"]);
         }
         let answer = node.ask(bound.route.method.clone(), &path, "{}", None).await;
         assert!(

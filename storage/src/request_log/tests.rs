@@ -336,6 +336,75 @@ fn while_the_database_cannot_be_written_records_wait_and_are_then_moved() {
     assert_eq!(all(&log, &Filter::default()), vec![3, 2, 1]);
 }
 
+thread_local! {
+    static SYNCED: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+    static IS_DISK_BAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+fn note_sync(path: &Path) -> io::Result<()> {
+    if IS_DISK_BAD.get() {
+        return Err(io::Error::other("the disk is bad"));
+    }
+    fs::File::open(path)?.sync_all()?;
+    SYNCED.with_borrow_mut(|it| it.push(path.file_name().unwrap().to_str().unwrap().to_owned()));
+    Ok(())
+}
+
+#[test]
+fn all_that_was_written_is_synced_whoever_reads_and_whatever_was_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("records");
+    fs::create_dir(&path).unwrap();
+    let mut writer = Writer::new(&path);
+    writer.sync_path = note_sync;
+    writer.insert(&[record(1, DAY_MS)], DAY_MS).unwrap();
+    // A reader that began when nothing was in the log, and does not end.
+    let reader = rusqlite::Connection::open(Day::of(DAY_MS).file(&path)).unwrap();
+    reader.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM records").unwrap();
+    let mut with_bodies = record(2, DAY_MS);
+    with_bodies.bodies = Some(Box::new(Bodies {
+        request: Body::new(&"question".into()),
+        response: Body::new(&"answer".into()),
+    }));
+    writer.insert(&[with_bodies], DAY_MS).unwrap();
+    // So many other days that the first is closed.
+    for day in 1..5 {
+        writer.insert(&[record(2 + u128::from(day), DAY_MS - day * A_DAY)], DAY_MS).unwrap();
+    }
+    IS_DISK_BAD.set(true);
+    assert!(!writer.sync(), "a disk that refuses is told");
+    IS_DISK_BAD.set(false);
+    assert!(writer.sync());
+    let synced: HashSet<String> = SYNCED.take().into_iter().collect();
+    let above = dir.path().file_name().unwrap().to_str().unwrap();
+    for wanted in [
+        "2026-11-25.sqlite",
+        "2026-11-25.sqlite-wal",
+        "2026-11-21.sqlite",
+        "records",
+        "bodies",
+        above,
+    ] {
+        assert!(synced.contains(wanted), "{wanted}: {synced:?}");
+    }
+    assert!(writer.sync() && SYNCED.take().is_empty(), "once is enough");
+}
+
+#[test]
+fn a_file_that_is_not_as_it_was_left_is_looked_at_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new(dir.path());
+    writer.insert(&[record(1, DAY_MS)], DAY_MS).unwrap();
+    let other = rusqlite::Connection::open(Day::of(DAY_MS).file(dir.path())).unwrap();
+    let copy = "INSERT INTO records SELECT 2, x'00112233445566778899aabbccddeeff', at, node, kind, key, team, customer, provider, \
+provider_key, model, server, tool, status, http_status, error, stream, latency_ms, overhead_us, attempts, input, cached_input, \
+cache_write, output, reasoning, estimated, cost, parent, arguments_sha256, arguments, has_bodies, chain FROM records";
+    other.execute(copy, []).unwrap();
+    assert!(writer.insert(&[record(2, DAY_MS)], DAY_MS).is_err(), "its place is taken");
+    assert_eq!(writer.insert(&[record(2, DAY_MS)], DAY_MS).unwrap(), 1);
+}
+
 #[test]
 fn old_days_go_and_today_stays() {
     let dir = tempfile::tempdir().unwrap();

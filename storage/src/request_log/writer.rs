@@ -1,7 +1,8 @@
 //! Puts records into the files of their days: rows, roll-ups and the hash chain in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -33,7 +34,7 @@ pub(crate) enum WriteError {
         /// Whose file.
         day: Day,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -45,6 +46,10 @@ pub(super) struct Writer {
     /// Most recently used first.
     open: Vec<DayFile>,
     bodies: Option<(Day, Connection)>,
+    /// Files that were written since the last sync, open or not.
+    written: BTreeSet<PathBuf>,
+    /// Makes a file or a folder safe from a power loss: fsync(2), but for tests.
+    pub(super) sync_path: fn(&Path) -> io::Result<()>,
     /// Files that were moved aside.
     pub(super) corrupt_files: u64,
 }
@@ -59,7 +64,15 @@ struct DayFile {
 impl Writer {
     pub(super) fn new(dir: &Path) -> Self {
         let bodies_dir = super::bodies_dir(dir);
-        Self { dir: dir.to_owned(), bodies_dir, open: Vec::new(), bodies: None, corrupt_files: 0 }
+        Self {
+            dir: dir.to_owned(),
+            bodies_dir,
+            open: Vec::new(),
+            bodies: None,
+            written: BTreeSet::new(),
+            sync_path,
+            corrupt_files: 0,
+        }
     }
 
     /// Stores `records`, each once however often it comes. All of a day or none. Gives how many were new.
@@ -75,7 +88,12 @@ impl Writer {
                     self.put_aside(day, now_ms, &source)?;
                     self.insert_day(day, &records)?
                 }
-                other => other?,
+                Err(error) => {
+                    // What it knows of the file may be wrong now: it is looked at anew.
+                    self.close(day);
+                    return Err(error);
+                }
+                Ok(new) => new,
             };
         }
         Ok(new)
@@ -83,24 +101,38 @@ impl Writer {
 
     /// The same with no file open.
     pub(super) fn anew(&self) -> Self {
-        Self { corrupt_files: self.corrupt_files, ..Self::new(&self.dir) }
+        Self {
+            corrupt_files: self.corrupt_files,
+            written: self.written.clone(),
+            sync_path: self.sync_path,
+            ..Self::new(&self.dir)
+        }
     }
 
     /// Makes what was inserted safe from a power loss. Says whether that succeeded.
+    ///
+    /// By hand, and not by a checkpoint: `SQLite` leaves the log alone while somebody reads behind its end, and files that were closed
+    /// meanwhile would be forgotten.
     pub(super) fn sync(&mut self) -> bool {
-        let connections =
-            self.open.iter().map(|it| &it.connection).chain(self.bodies.iter().map(|(_, it)| it));
-        let mut is_safe = true;
-        for connection in connections {
-            // Syncs the log before it copies from it, whoever else reads.
-            if let Err(error) =
-                connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-            {
-                tracing::warn!(%error, "the request log cannot be synced; spool files stay until it can");
-                is_safe = false;
+        let mut paths = BTreeSet::new();
+        for file in &self.written {
+            let [file, log, _] = schema::files_of(file);
+            paths.extend(file.parent().map(Path::to_owned));
+            paths.extend([file, log]);
+        }
+        // Folders too, for files that are new; and the one that holds them.
+        paths.extend(self.dir.parent().filter(|_| !self.written.is_empty()).map(Path::to_owned));
+        for path in paths {
+            match (self.sync_path)(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display(), "the request log cannot be synced; spool files stay until it can");
+                    return false;
+                }
+                Ok(()) | Err(_) => {}
             }
         }
-        is_safe
+        self.written.clear();
+        true
     }
 
     /// Closes the files of `day`, so that they can be deleted.
@@ -112,9 +144,13 @@ impl Writer {
     }
 
     fn insert_day(&mut self, day: Day, records: &[&Record]) -> Result<u64, WriteError> {
-        self.insert_bodies(day, records)?;
+        if self.insert_bodies(day, records)? {
+            self.written.insert(day.file(&self.bodies_dir));
+        }
         let file = self.day_file(day)?;
-        file.insert(records).map_err(|source| WriteError::Database { day, source })
+        let new = file.insert(records).map_err(|source| WriteError::Database { day, source })?;
+        self.written.insert(day.file(&self.dir));
+        Ok(new)
     }
 
     fn day_file(&mut self, day: Day) -> Result<&mut DayFile, WriteError> {
@@ -129,9 +165,10 @@ impl Writer {
         self.open.first_mut().ok_or(none)
     }
 
-    fn insert_bodies(&mut self, day: Day, records: &[&Record]) -> Result<(), WriteError> {
+    /// Whether there were any.
+    fn insert_bodies(&mut self, day: Day, records: &[&Record]) -> Result<bool, WriteError> {
         if records.iter().all(|it| it.bodies.is_none()) {
-            return Ok(());
+            return Ok(false);
         }
         let database = |source| WriteError::Database { day, source };
         let io = |source| WriteError::Io { day, source };
@@ -141,7 +178,7 @@ impl Writer {
                 schema::open(&day.file(&self.bodies_dir), Content::Bodies).map_err(database)?;
             self.bodies = Some((day, connection));
         }
-        let Some((_, connection)) = &mut self.bodies else { return Ok(()) };
+        let Some((_, connection)) = &mut self.bodies else { return Ok(false) };
         let transaction = connection.transaction().map_err(database)?;
         {
             let mut statement =
@@ -165,7 +202,8 @@ impl Writer {
                 statement.execute(row).map_err(database)?;
             }
         }
-        transaction.commit().map_err(database)
+        transaction.commit().map_err(database)?;
+        Ok(true)
     }
 
     /// Moves what cannot be read aside, so that the day goes on in a new file.
@@ -191,6 +229,10 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn sync_path(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
 }
 
 fn quick_check(connection: &Connection) -> bool {

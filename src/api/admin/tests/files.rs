@@ -92,6 +92,28 @@ providers: [{ name: openai, keys: [{ name: main, value: 'env:HOME' }] }]
 }
 
 #[tokio::test]
+async fn settings_of_the_node_are_compared_and_what_is_wrong_with_them_is_named() {
+    let node = Node::new().await;
+    let same = node.apply("/api/apply", "limits: { body: 32MiB }\nteams: [{ name: web }]").await;
+    assert_eq!(same.expect(200).body["settings"], json!([]));
+    let others = "limits: { body: 1MiB }\npolicy_lease: 3s\nauth: keys\nadmin: { key: sk-canary }";
+    for path in ["/api/diff", "/api/apply", "/api/apply?dry_run=1"] {
+        let told = node.apply(path, others).await.expect(200);
+        let paths: Vec<_> = told.body["settings"]
+            .as_array()
+            .expect("settings")
+            .iter()
+            .map(|it| it["path"].clone())
+            .collect();
+        assert_eq!(paths, ["admin.key", "limits.body"], "{}", told.text);
+        assert!(!told.text.contains("sk-canary"), "{}", told.text);
+    }
+    let wrong = node.apply("/api/apply", "limits: { boddy: 1MiB, header: much }").await.expect(400);
+    let problems = wrong.body["error"]["problems"].as_array().map_or(0, Vec::len);
+    assert!(problems == 2 && wrong.text.contains("`body`"), "{}", wrong.text);
+}
+
+#[tokio::test]
 async fn an_export_applied_to_the_same_law_changes_nothing() {
     let node = Node::new().await;
     node.apply("/api/apply", &file()).await.expect(200);
