@@ -48,13 +48,10 @@ fn metrics_pass_promtool_and_count_calls() {
         // What ends before it has a target, or a call at all, is counted too.
         assert_eq!(gateway.chat("sk-of-nobody-at-all", "up/ok", "hi").await.status, 401);
         assert_eq!(gateway.post_raw("/v1/chat/completions", KEY, "{").await.status, 400);
-        assert_eq!(gateway.chat(KEY, "nobody/ok", "hi").await.status, 404);
         let text = gateway.send(gateway.http.get(gateway.at("/metrics"))).await.text();
         for counted in [
             r#"althing_refused_total{code="invalid_key"} 1"#,
-            r#"althing_refused_total{code="model_unknown"} 1"#,
             r#"althing_calls_total{item="none",kind="model",status="failed",target="none"} 1"#,
-            r#"althing_calls_total{item="none",kind="model",status="refused",target="none"} 1"#,
             "althing_records_lost 0",
         ] {
             assert!(text.contains(counted), "{counted}: {text}");
