@@ -4,6 +4,7 @@ mod first;
 mod law;
 mod ports;
 mod run;
+mod telemetry;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -35,12 +36,15 @@ use crate::secret::{NodeResolver, Resolver};
 use crate::settle::{Recorder, WhenFull};
 use crate::tasks::Tasks;
 use crate::telemetry::metric::{self, Metrics};
+use crate::telemetry::otlp::Flush;
 
 pub use run::{print_started, run};
 
 /// How long open requests may go on after the node was asked to end.
 pub const DRAIN: Duration = Duration::from_secs(30);
 const SHUTDOWN: Duration = Duration::from_secs(5);
+/// How long the last traces and metrics may take.
+const FLUSH: Duration = Duration::from_secs(5);
 const DAY_MS: u64 = 86_400_000;
 
 /// Why the node cannot start.
@@ -106,6 +110,7 @@ pub struct Node {
     tasks: Tasks,
     agent: tokio::task::JoinHandle<()>,
     agent_stop: tokio_util::sync::CancellationToken,
+    flush: Option<Flush>,
     /// What the start made and tells once.
     pub started: Started,
 }
@@ -137,12 +142,15 @@ impl Node {
         };
         let recorder = Recorder::start(log.spool().clone(), when_full, &tasks);
 
+        let (otlp, flush) = telemetry::start(&config, &control, &metrics)?.unzip();
+
         let federation = federation(&control, &config, &clock, &tasks);
         let leading = control.clone();
         let gateway = Arc::new(Gateway {
             views,
             recorder,
             metrics,
+            otlp,
             clock: Arc::clone(&clock),
             federation: federation.clone(),
             settings: settings(&config),
@@ -188,7 +196,7 @@ impl Node {
             admin_key: first.admin_key,
             virtual_keys: first.virtual_keys,
         };
-        Ok(Self { control, log, gateway, listeners, tasks, agent, agent_stop, started })
+        Ok(Self { control, log, gateway, listeners, tasks, agent, agent_stop, flush, started })
     }
 
     /// What the stages share, for tests and benches in this process.
@@ -203,7 +211,7 @@ impl Node {
     ///
     /// [`Error::Failed`] where it ended because the law failed on this node.
     pub async fn serve(self, asked: impl AsyncFn()) -> Result<(), Error> {
-        let Self { control, log, gateway, listeners, tasks, agent, agent_stop, .. } = self;
+        let Self { control, log, gateway, listeners, tasks, agent, agent_stop, flush, .. } = self;
         let accept = Tasks::default();
         let connections = Arc::clone(&gateway.connections);
         let mut failure = control.failure();
@@ -249,6 +257,12 @@ impl Node {
         let _ = tokio::time::timeout(SHUTDOWN, agent).await;
         if !tasks.shutdown(SHUTDOWN).await {
             tracing::warn!("some tasks did not end in time");
+        }
+        // Last of the calls' tasks: each that has ended is in it.
+        if let Some(flush) = flush
+            && !flush.flush(FLUSH).await
+        {
+            tracing::warn!("the collector did not take the last traces and metrics in time");
         }
         control.shutdown().await;
         let log = tokio::task::spawn_blocking(move || log.shutdown());

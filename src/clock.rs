@@ -7,15 +7,20 @@ use std::time::Duration;
 use althing_domain::time::{Clock, UnixMillis};
 use parking_lot::Mutex;
 
+/// The machine's wall clock as the system gives it, for what needs more than milliseconds.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes")]
+pub fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
 /// The system's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes")]
     fn now(&self) -> UnixMillis {
-        let since =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }

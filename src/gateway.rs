@@ -20,6 +20,7 @@ use crate::mcp::Federation;
 use crate::settle::{Call, Recorder};
 use crate::tasks::Tasks;
 use crate::telemetry::metric::Metrics;
+use crate::telemetry::otlp::Otlp;
 
 /// Limits and switches of this node.
 #[derive(Debug, Clone)]
@@ -67,6 +68,8 @@ pub struct Gateway {
     pub recorder: Arc<Recorder>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Traces and metrics by OTLP, where that is on.
+    pub otlp: Option<Arc<Otlp>>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// MCP upstreams.

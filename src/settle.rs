@@ -1,7 +1,7 @@
 //! What a call cost, and the record of it.
 //!
 //! A [`Call`] is opened when a caller is known and closed exactly once: by [`Call::close`], or by its drop, which
-//! counts as the caller having left. Closing settles the money, writes the record and counts the metrics, in that order.
+//! counts as the caller having left. Closing settles the money, writes the record, counts the metrics and hands the call to OTLP, in that order.
 
 mod recorder;
 
@@ -20,6 +20,7 @@ use crate::admit::Running;
 use crate::error::{Code, Error};
 use crate::gateway::Seat;
 use crate::telemetry::metric::{Ending, Metrics, Series};
+use crate::telemetry::probe::Probe;
 
 pub use recorder::{Recorder, WhenFull};
 
@@ -37,6 +38,8 @@ pub struct Call {
     pub series: Option<Arc<Series>>,
     /// The caller's place among its requests in flight.
     pub seat: Option<Seat>,
+    /// What is noted for traces and metrics by OTLP; `None` where that is off.
+    pub probe: Option<Box<Probe>>,
     usage: Usage,
     started: Instant,
     /// When the gateway began to work on it itself; `None` while it waits for somebody else.
@@ -99,6 +102,7 @@ impl Call {
             fee: NanoUsd::ZERO,
             series: None,
             seat: None,
+            probe: None,
             usage: Usage::default(),
             started,
             working_since: Some(Instant::now()),
@@ -198,6 +202,12 @@ impl Call {
         self.metrics.in_flight.dec();
         self.metrics.duration.observe(latency.as_secs_f64());
         self.metrics.overhead.observe(self.overhead.as_secs_f64());
+        if let Some(probe) = self.probe.take() {
+            // The record has been written: what is left of it is not needed here any more.
+            let nothing = Record::new(0, 0, Arc::clone(&self.record.node), self.record.kind);
+            let record = std::mem::replace(&mut self.record, nothing);
+            probe.finish(record, self.started, self.started + latency);
+        }
     }
 
     fn settle(&mut self, ended: &Ended) -> NanoUsd {

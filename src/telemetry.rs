@@ -1,6 +1,9 @@
 //! Logs, metrics and traces.
 
 pub mod metric;
+pub mod otlp;
+pub mod probe;
+pub mod trace;
 
 use althing_config::section::{LogFormat, Telemetry};
 use tracing_subscriber::EnvFilter;
@@ -31,8 +34,9 @@ pub enum Error {
 ///
 /// [`Error`] names the setting.
 pub fn init(settings: &Telemetry) -> Result<(), Error> {
-    // openraft tells each step of its life at `info`; a filter that names it overrides this.
-    let filter = EnvFilter::try_new(format!("openraft=warn,{}", settings.log))
+    // openraft tells each step of its life at `info`, and OpenTelemetry each export that fails, which we tell of
+    // ourselves, at a bounded rate. A filter that names them overrides this.
+    let filter = EnvFilter::try_new(format!("openraft=warn,opentelemetry=off,{}", settings.log))
         .map_err(|it| Error::Filter { filter: settings.log.clone(), problem: it.to_string() })?;
     let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

@@ -67,6 +67,34 @@ impl Op {
         matches!(self, Self::CountMessages | Self::CountGemini)
     }
 
+    /// What the conventions for traces call it (`gen_ai.operation.name`).
+    #[must_use]
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Self::Chat | Self::Responses | Self::Messages => "chat",
+            Self::Generate | Self::StreamGenerate => "generate_content",
+            Self::Embeddings | Self::Embed | Self::BatchEmbed => "embeddings",
+            Self::CountMessages | Self::CountGemini => "count_tokens",
+        }
+    }
+
+    /// The path that leads to it, with a place for the model (`http.route`).
+    #[must_use]
+    pub const fn route(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Responses => "/v1/responses",
+            Self::Embeddings => "/v1/embeddings",
+            Self::Messages => "/v1/messages",
+            Self::CountMessages => "/v1/messages/count_tokens",
+            Self::Generate => "/v1beta/models/{model}:generateContent",
+            Self::StreamGenerate => "/v1beta/models/{model}:streamGenerateContent",
+            Self::Embed => "/v1beta/models/{model}:embedContent",
+            Self::BatchEmbed => "/v1beta/models/{model}:batchEmbedContents",
+            Self::CountGemini => "/v1beta/models/{model}:countTokens",
+        }
+    }
+
     /// The path of it below an upstream's base URL that speaks the same dialect.
     #[must_use]
     pub fn path(self, model: &str) -> String {

@@ -23,6 +23,8 @@ use crate::gateway::{Arrival, Gateway};
 use crate::mcp::caller::tools_for;
 use crate::route::{self, Wanted};
 use crate::settle::{Call, Ended};
+use crate::telemetry::probe::Asked;
+use crate::telemetry::trace::Parent;
 
 /// Answers a request on a model.
 pub async fn serve(
@@ -37,7 +39,7 @@ pub async fn serve(
         Ok(it) => it,
         Err(error) => return failure(face.dialect, &error, arrival),
     };
-    let asked = Asked { gateway, view: &view, caller: &caller, face: &face, parts };
+    let asked = Request { gateway, view: &view, caller: &caller, face: &face, parts };
     let answered = answer(&asked, arrival, body).await;
     let mut response = answered.unwrap_or_else(|error| failure(face.dialect, &error, arrival));
     super::limits::put(&caller, response.headers_mut());
@@ -56,7 +58,7 @@ pub fn failure(dialect: &dyn Dialect, error: &Error, arrival: Arrival) -> Respon
 }
 
 /// A request whose caller is known.
-struct Asked<'a> {
+struct Request<'a> {
     gateway: &'a Arc<Gateway>,
     view: &'a Arc<View>,
     caller: &'a Arc<KeyView>,
@@ -65,16 +67,20 @@ struct Asked<'a> {
 }
 
 async fn answer(
-    asked: &Asked<'_>,
+    asked: &Request<'_>,
     arrival: Arrival,
     body: Incoming,
 ) -> Result<Response<Body>, Error> {
-    let &Asked { gateway, caller, face, parts, .. } = asked;
+    let &Request { gateway, caller, face, parts, .. } = asked;
     let clamp = clamp(&parts.headers)?;
     let seat = gateway.seat(caller)?;
     let body = read::body(gateway, &parts.headers, body).await?;
     let mut call = gateway.open_call(arrival, Kind::ModelCall, caller).await?;
     call.seat = Some(seat);
+    if let Some(otlp) = &gateway.otlp {
+        let asked = Asked::Model { operation: face.op.operation(), route: face.op.route() };
+        call.probe = Some(otlp.probe(Parent::of_headers(&parts.headers), asked));
+    }
     match plan(asked, body.clone(), &mut call) {
         Ok((inbound, plan)) if counts_itself(&inbound, &plan) => {
             // The target's vendor counts nothing in this dialect: the gateway's own estimate, and no call.
@@ -93,11 +99,11 @@ async fn answer(
 }
 
 fn plan<'a>(
-    asked: &Asked<'a>,
+    asked: &Request<'a>,
     body: Bytes,
     call: &mut Call,
 ) -> Result<(Inbound<'a>, route::Plan), Error> {
-    let &Asked { gateway, view, caller, face, parts } = asked;
+    let &Request { gateway, view, caller, face, parts } = asked;
     let mut scanned = scan::scan(&body).map_err(scan_error)?;
     let sent = body.clone();
     let mut body = body;

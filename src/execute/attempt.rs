@@ -18,6 +18,8 @@ use crate::control::view::{KeyCell, ProviderView};
 use crate::error::{Code, Error};
 use crate::route::Target;
 use crate::settle::Call;
+use crate::telemetry::probe::Passed;
+use crate::telemetry::trace::{TRACEPARENT, TRACESTATE};
 
 /// The most of an error body that is read.
 const FAILURE_BYTES_MAX: usize = 64 * 1024;
@@ -57,11 +59,9 @@ pub async fn target<'t>(
         let key = if keys.is_empty() { None } else { keys.get(at as usize % keys.len()).copied() };
         call.record.attempts += 1;
         call.record.provider_key = key.map(|it| std::sync::Arc::clone(&it.name));
-        call.pause();
         let left = (call.started() + run.gateway.settings.request_timeout)
             .saturating_duration_since(tokio::time::Instant::now());
-        let sent = send(target, &outbound, key, left).await;
-        call.resume();
+        let sent = exchange(target, &outbound, key, left, call).await;
         let (verdict, error, headers) = match sent {
             Ok(response) if retry::judge(response.status()) == Verdict::Answer => {
                 run.gateway.metrics.attempt(target.provider.name.as_str(), "ok");
@@ -147,14 +147,49 @@ fn keys<'p>(provider: &'p ProviderView, model: &str) -> SmallVec<[&'p KeyCell; 4
     keys
 }
 
+/// One request and the head of its answer, noted where the call is traced.
+async fn exchange(
+    target: &Target,
+    outbound: &Outbound,
+    key: Option<&KeyCell>,
+    left: Duration,
+    call: &mut Call,
+) -> Result<Response<Incoming>, Error> {
+    let provider = &target.provider;
+    let names = (Some(&target.model), key.map(|it| &it.name));
+    let passed = call
+        .probe
+        .as_mut()
+        .map(|it| it.attempt(Some(&provider.peer), Some(&provider.label), names));
+    call.pause();
+    let sent = send(target, outbound, key, (left, passed)).await;
+    call.resume();
+    if let Some(probe) = &mut call.probe {
+        match &sent {
+            Ok(response) => {
+                let is_over = retry::judge(response.status()) != Verdict::Answer;
+                probe.answered(response.status().as_u16(), is_over);
+            }
+            Err(error) => probe.failed(error.code.name(), None),
+        }
+    }
+    sent
+}
+
 /// Sends a request. `left`: how long the call may still take.
 async fn send(
     target: &Target,
     outbound: &Outbound,
     key: Option<&KeyCell>,
-    left: Duration,
+    (left, passed): (Duration, Option<Passed>),
 ) -> Result<Response<Incoming>, Error> {
-    let request = request(target, outbound, key)?;
+    let mut request = request(target, outbound, key)?;
+    if let Some(passed) = passed {
+        request.headers_mut().insert(TRACEPARENT, passed.parent);
+        if let Some(state) = passed.state {
+            request.headers_mut().insert(TRACESTATE, state);
+        }
+    }
     let within = target.provider.timeout.min(left);
     let sent = tokio::time::timeout(within, target.provider.client.send(request)).await;
     match sent {

@@ -130,6 +130,21 @@ fn cause(error: &dyn std::error::Error) -> String {
     deepest.to_string()
 }
 
+/// What gRPC goes over: connections that trust what every other client trusts, and these too.
+///
+/// # Errors
+///
+/// [`BuildError`] where the settings cannot work.
+pub fn connector(ca_pem: Option<&str>) -> Result<HttpsConnector<HttpConnector>, BuildError> {
+    let mut http = HttpConnector::new();
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let tls = tls(ca_pem)?;
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    Ok(builder.enable_http2().wrap_connector(http))
+}
+
 fn https<C>(tls: ClientConfig, connector: C) -> HttpsConnector<C> {
     HttpsConnectorBuilder::new()
         .with_tls_config(tls)

@@ -90,6 +90,9 @@ async fn whole(
             return Err(error);
         }
     };
+    if let Some(probe) = &mut call.probe {
+        probe.whole(&body);
+    }
     let result = match &answered.outbound.reply {
         ReplyWay::Same => same(run, bound, &body, call).map(|()| body.clone()),
         ReplyWay::From(dialect) => {

@@ -192,9 +192,15 @@ impl HttpBody for PassBody {
                 Poll::Ready(polled) => match polled {
                     Some(Ok(frame)) => {
                         self.heard = Instant::now();
+                        let heard = self.heard;
                         let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
                         match frame.into_data() {
-                            Ok(data) => parts.take(data),
+                            Ok(data) => {
+                                if let Some(probe) = &mut parts.call.probe {
+                                    probe.chunk(&data, heard);
+                                }
+                                parts.take(data)
+                            }
                             Err(_) => Ok(Step::More),
                         }
                     }

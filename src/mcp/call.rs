@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::federation::State;
+use crate::telemetry::probe::Passed;
 
 /// A call of a tool. Whether the caller may make it has been decided before.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Call {
     pub idempotent: bool,
     /// The caller's capabilities as it declared them, where it did.
     pub capabilities: Option<Box<RawValue>>,
+    /// What the server is told of the call's trace, in place of what the caller's `_meta` says of it.
+    pub trace: Option<Passed>,
 }
 
 impl Call {
@@ -49,6 +52,7 @@ impl Call {
             cancel: CancellationToken::new(),
             idempotent: false,
             capabilities: None,
+            trace: None,
         }
     }
 }
@@ -67,6 +71,8 @@ pub struct Progress {
 pub struct CallOutcome {
     /// The `CallToolResult`, byte for byte as received. `isError` may be set in it.
     pub result: Box<RawValue>,
+    /// Whether the tool says that it failed (`isError`).
+    pub is_error: bool,
     /// From the decision to send until the answer was complete.
     pub latency: Duration,
 }

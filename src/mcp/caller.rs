@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::value::RawValue;
 
+use super::call::{CallError, CallOutcome};
 use super::inject::{Format, Prepared};
 use super::scope::{Filter, Scope, ToolCaller, ToolRequest, failure, reaches};
 use crate::admit::{self, Ask, Mono};
@@ -19,6 +20,7 @@ use crate::control::view::{KeyView, Standing, View};
 use crate::error::Error;
 use crate::gateway::{Arrival, Gateway};
 use crate::settle::{Call, Ended};
+use crate::telemetry::probe::{Asked, Probe, Tool};
 
 /// A virtual key that calls tools.
 pub struct KeyCaller {
@@ -90,11 +92,16 @@ impl ToolCaller for KeyCaller {
         Some(Self::new(&self.gateway, &view, &key))
     }
 
-    async fn run(&self, request: ToolRequest) -> Result<Box<RawValue>, Error> {
+    fn is_traced(&self) -> bool {
+        self.gateway.otlp.is_some()
+    }
+
+    async fn run(&self, mut request: ToolRequest) -> Result<Box<RawValue>, Error> {
         let arrival = Arrival::now();
         let _seat = self.gateway.seat(&self.key)?;
         let mut call = self.gateway.open_call(arrival, Kind::ToolCall, &self.key).await?;
         describe(&self.gateway, &request, &mut call);
+        trace(&self.gateway, &mut request, &mut call);
         let outcome = self.admitted(request, &mut call).await;
         match outcome {
             Ok(result) => {
@@ -102,6 +109,9 @@ impl ToolCaller for KeyCaller {
                 Ok(result)
             }
             Err(error) => {
+                if let Some(tool) = call.probe.as_mut().and_then(|it| it.tool()) {
+                    tool.rpc_code = Some(super::server::rpc_code(&error));
+                }
                 call.close(&Ended::by(&error));
                 Err(error)
             }
@@ -124,9 +134,14 @@ impl KeyCaller {
         call.running = Some(ticket.start());
         call.fee = request.tool.price;
         call.record.attempts = 1;
+        let mut asked = request.into_call();
+        asked.trace = call.probe.as_mut().map(|it| it.attempt(None, None, (None, None)));
         call.pause();
-        let outcome = self.gateway.federation.call(request.into_call()).await;
+        let outcome = self.gateway.federation.call(asked).await;
         call.resume();
+        if let Some(probe) = &mut call.probe {
+            note(probe, &outcome);
+        }
         match outcome {
             Ok(outcome) => Ok(outcome.result),
             Err(error) => {
@@ -160,6 +175,38 @@ fn describe(gateway: &Gateway, request: &ToolRequest, call: &mut Call) {
     call.record.arguments_sha256 = digest(&SHA256, arguments.as_bytes()).as_ref().try_into().ok();
     if gateway.settings.keep_arguments {
         call.record.arguments = Some(Payload(Bytes::copy_from_slice(arguments.as_bytes())));
+    }
+}
+
+/// Begins the call's trace, where calls are traced.
+fn trace(gateway: &Gateway, request: &mut ToolRequest, call: &mut Call) {
+    let Some(otlp) = &gateway.otlp else { return };
+    let mut origin = request.origin.take().map(|it| *it).unwrap_or_default();
+    let parent = origin.parent.take();
+    let name = Arc::clone(&request.tool.flat);
+    let tool = Tool { name, origin, rpc_code: None, is_error: false, server: None };
+    let mut probe = otlp.probe(parent, Asked::Tool(Box::new(tool)));
+    if probe.context.is_sampled
+        && let Some(tool) = probe.tool()
+    {
+        tool.server = gateway.federation.place(request.tool.server.as_str());
+    }
+    call.probe = Some(probe);
+}
+
+/// Notes what came of a call.
+fn note(probe: &mut Probe, outcome: &Result<CallOutcome, CallError>) {
+    match outcome {
+        Ok(outcome) => {
+            probe.ended();
+            if let Some(tool) = probe.tool() {
+                tool.is_error = outcome.is_error;
+            }
+        }
+        Err(CallError::Rpc { code, .. }) => {
+            probe.failed(crate::error::Code::UpstreamFailed.name(), Some(*code));
+        }
+        Err(error) => probe.failed(failure(error).code.name(), None),
     }
 }
 

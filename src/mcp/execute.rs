@@ -17,6 +17,8 @@ use super::result::{MODEL_BYTES_MAX, render};
 use super::scope::{Catalogs, Filter, Scope, ToolCaller, ToolRequest};
 use crate::error::{Code, Error};
 use crate::tasks::Tasks;
+use crate::telemetry::probe::Origin;
+use crate::telemetry::trace::Parent;
 
 pub use super::inject::Format;
 use book::{Book, Entry};
@@ -75,7 +77,14 @@ impl Executor {
         let filter = Arc::new(Filter::from_headers(headers)?);
         let key = header(headers, "idempotency-key")?;
         let parent = header(headers, "x-althing-parent")?;
-        let prepare = || self.prepare(&caller, filter, &call, parent, key.clone());
+        let origin = caller
+            .is_traced()
+            .then(|| Box::new(Origin { parent: Parent::of_headers(headers), ..Origin::default() }));
+        let prepare = || {
+            let mut request = self.prepare(&caller, filter, &call, parent, key.clone())?;
+            request.origin = origin;
+            Ok(request)
+        };
         let Some(key) = key.clone() else {
             let request = prepare()?;
             return finish(&*caller, request, &call).await;
@@ -135,6 +144,7 @@ impl Executor {
             progress: None,
             cancel: CancellationToken::new(),
             capabilities: None,
+            origin: None,
         })
     }
 }

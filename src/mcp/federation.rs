@@ -19,6 +19,7 @@ use super::supervisor::{Publish, Server};
 use super::upstream::oauth::{self, AuthorizeError, Pending};
 use super::upstream::{GuardProgram, Secrets, TokenStore, http};
 use crate::tasks::Tasks;
+use crate::telemetry::probe::ToolServer;
 
 mod execute;
 
@@ -308,6 +309,20 @@ impl Federation {
             None => Err(unlisted(&server)),
         };
         (outcome, Some(server))
+    }
+
+    /// Where a server is and what it speaks, for the trace of a call.
+    #[must_use]
+    pub fn place(&self, server: &str) -> Option<ToolServer> {
+        let servers = self.inner.servers.load();
+        let found = servers.iter().find(|it| it.name().as_str() == server)?;
+        let url = found.spec().url.as_deref().and_then(|it| url::Url::parse(it).ok());
+        Some(ToolServer {
+            address: url
+                .as_ref()
+                .and_then(|it| Some((it.host_str()?.to_owned(), it.port_or_known_default()?))),
+            protocol: found.connection().map(|it| it.peer().agreed.version.clone()),
+        })
     }
 
     /// How each server is, in the order of their creation.

@@ -14,6 +14,7 @@ use super::call::{Call, CallError, Progress};
 use super::catalog::{Catalog, ToolEntry};
 use super::federation::Federation;
 use crate::error::{Code, Error};
+use crate::telemetry::probe::Origin;
 
 /// The most entries of a filter header.
 const FILTER_ENTRIES_MAX: usize = 256;
@@ -37,6 +38,11 @@ pub trait ToolCaller: Send + Sync {
 
     /// The tool group, where there is one of that name and it may use it.
     fn group(&self, name: &str) -> Option<Arc<ToolGroup>>;
+
+    /// Whether calls of it are traced, so that it is worth reading what they say of their traces.
+    fn is_traced(&self) -> bool {
+        false
+    }
 
     /// The same caller under the law as it is now; `None` where it may not call any more.
     fn refresh(&self) -> Option<Arc<dyn ToolCaller>>;
@@ -68,6 +74,8 @@ pub struct ToolRequest {
     pub cancel: CancellationToken,
     /// The caller's MCP capabilities, where it declared them.
     pub capabilities: Option<Box<RawValue>>,
+    /// What the call's trace hangs on; `None` where the caller is not traced.
+    pub origin: Option<Box<Origin>>,
 }
 
 impl ToolRequest {

@@ -32,10 +32,11 @@ use self::session::{Running, Session, Streams};
 use super::scope::{Catalogs, Filter, Names, Scope, ToolCaller};
 use crate::error::{Code, Error};
 use crate::tasks::Tasks;
+use crate::telemetry::trace::Parent;
 
 pub use self::http::Body;
 pub(crate) use self::modern::{collect_marks, primitive};
-pub(crate) use self::rpc::shown;
+pub(crate) use self::rpc::{code as rpc_code, shown};
 pub use self::session::Keys;
 
 /// A revision of the protocol.
@@ -168,6 +169,8 @@ struct Ask {
     session: Option<Session>,
     parent: Option<String>,
     idempotency_key: Option<String>,
+    /// The span that the HTTP request came from, where the caller is traced.
+    carrier: Option<Parent>,
 }
 
 impl McpServer {
@@ -362,10 +365,12 @@ impl McpServer {
                 })?
             }
         };
+        let is_traced = scope.caller().is_traced();
         Ok(Ask {
             scope,
             revision,
             session,
+            carrier: if is_traced { Parent::of_headers(headers) } else { None },
             parent: short(headers, "x-althing-parent"),
             idempotency_key: short(headers, "idempotency-key"),
         })

@@ -62,7 +62,46 @@ pub struct Metrics {
     pub servers_ready: IntGaugeVec,
     /// Tasks that panicked.
     pub panics: IntGauge,
+    /// What is sent to a collector, and what is not.
+    pub otlp: OtlpCounters,
     series: RwLock<SeriesMap>,
+}
+
+/// What is sent to a collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpSignal {
+    /// Spans.
+    Traces,
+    /// Metrics.
+    Metrics,
+}
+
+impl OtlpSignal {
+    /// Its name in logs and labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// Counts of what goes to a collector.
+pub struct OtlpCounters {
+    /// Calls that are in no trace and no metric of OTLP, because too many waited.
+    pub calls_dropped: IntCounter,
+    /// Spans that were made and not taken by the collector.
+    pub spans_dropped: IntCounter,
+    exports: IntCounterVec,
+}
+
+impl OtlpCounters {
+    /// Counts an export.
+    pub fn exported(&self, signal: OtlpSignal, is_taken: bool) {
+        let result = if is_taken { "ok" } else { "failed" };
+        self.exports.with_label_values(&[signal.name(), result]).inc();
+    }
 }
 
 /// (is a model, target, item) → its series.
@@ -186,6 +225,7 @@ impl Metrics {
             )?,
             panics: make
                 .gauge("althing_task_panics", "Tasks that have panicked since the start.")?,
+            otlp: make.otlp()?,
             series: RwLock::new(SeriesMap::default()),
             registry,
         })
@@ -281,6 +321,23 @@ impl Maker<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn otlp(&self) -> Result<OtlpCounters, Error> {
+        let dropped = self.counters(
+            "althing_otlp_dropped_total",
+            "Calls and spans that reached no collector: too many waited, or it did not take them.",
+            &["what"],
+        )?;
+        Ok(OtlpCounters {
+            calls_dropped: dropped.with_label_values(&["calls"]),
+            spans_dropped: dropped.with_label_values(&["spans"]),
+            exports: self.counters(
+                "althing_otlp_exports_total",
+                "Exports to the collector.",
+                &["signal", "result"],
+            )?,
+        })
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, Error> {

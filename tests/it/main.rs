@@ -14,5 +14,6 @@ mod operations;
 mod sdk;
 mod secrets;
 mod support;
+mod telemetry;
 mod tidy;
 mod tools;

@@ -1,11 +1,13 @@
 //! What the tests stand on: a gateway process, and an upstream that keeps its own books.
 
+pub(crate) mod collector;
 pub(crate) mod gateway;
 pub(crate) mod upstream;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use collector::{Collector, Span};
 pub(crate) use gateway::{Answer, Gateway};
 pub(crate) use upstream::Upstream;
 

@@ -9,6 +9,9 @@ use crate::section::{AuthMode, Listen};
 const POLICY_LEASE_MS: std::ops::RangeInclusive<u64> = 1_000..=60_000;
 const RECORDS_KEPT_MS_MIN: u64 = 3_600_000;
 const BODY_BYTES_MIN: u64 = 1_024;
+const OTLP_INTERVAL_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
+const OTLP_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
+const OTLP_TEXT_MAX: usize = 256;
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1_024..=(1 << 20);
 
 impl Config {
@@ -32,10 +35,28 @@ impl Config {
                 ));
             }
         }
-        if let Some(otlp) = &self.telemetry.otlp {
-            check_url("telemetry.otlp.endpoint", &otlp.endpoint, problems);
-        }
+        self.check_otlp(problems);
         self.check_cluster(problems);
+    }
+
+    fn check_otlp(&self, problems: &mut Vec<Problem>) {
+        let Some(otlp) = &self.telemetry.otlp else { return };
+        check_url("telemetry.otlp.endpoint", &otlp.endpoint, problems);
+        if !OTLP_INTERVAL_MS.contains(&otlp.interval.0.get()) {
+            let path = "telemetry.otlp.interval";
+            problems.push(Problem::new(path, "must be between 1s and 1h"));
+        }
+        if !OTLP_TIMEOUT_MS.contains(&otlp.timeout.0.get()) {
+            let path = "telemetry.otlp.timeout";
+            problems.push(Problem::new(path, "must be between 100ms and 1m"));
+        }
+        for (key, value) in &otlp.attributes {
+            if key.is_empty() || OTLP_TEXT_MAX < key.len() || OTLP_TEXT_MAX < value.len() {
+                let path = format!("telemetry.otlp.attributes.{key}");
+                let problem = format!("name and value must have 1 to {OTLP_TEXT_MAX} bytes");
+                problems.push(Problem::new(path, problem));
+            }
+        }
     }
 
     fn check_edge(&self, problems: &mut Vec<Problem>) {

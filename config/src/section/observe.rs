@@ -103,13 +103,33 @@ pub struct Otlp {
     /// How it is spoken to.
     #[serde(default)]
     pub protocol: OtlpProtocol,
-    /// The share of requests that are traced.
+    /// The share of traces that begin here and are kept. Where a caller sends a `traceparent`, its flag decides.
     #[serde(default = "one_percent")]
     pub sample: Fraction,
+    /// How often metrics are sent.
+    #[serde(default = "one_minute")]
+    pub interval: Span,
+    /// How long an export may take, its retries included.
+    #[serde(default = "ten_seconds")]
+    pub timeout: Span,
+    /// Certificates (PEM) that are trusted beside the system's, such as `file:/etc/althing/collector-ca.pem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<NodeSecret>,
+    /// What is said of this node beside its name, version and id, such as `deployment.environment.name: production`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 const fn one_percent() -> Fraction {
     Fraction(10_000)
+}
+
+const fn one_minute() -> Span {
+    Span::from_secs(60)
+}
+
+const fn ten_seconds() -> Span {
+    Span::from_secs(10)
 }
 
 /// How a collector is spoken to.

@@ -17,6 +17,7 @@ use secrecy::ExposeSecret;
 use crate::admit::KeyLimits;
 use crate::execute::egress::{Client, Settings};
 use crate::secret::Resolver;
+use crate::telemetry::probe::Peer;
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
 
@@ -48,6 +49,8 @@ pub struct ProviderView {
     pub limits: Arc<KeyLimits>,
     /// Its connections.
     pub client: Client,
+    /// Where it is, as traces say it.
+    pub peer: Arc<Peer>,
 }
 
 /// The part of a URL that stands before an operation's path.
@@ -143,6 +146,7 @@ impl ProviderView {
             name: spec.name.clone(),
             label: Arc::from(spec.name.as_str()),
             vendor,
+            peer: Arc::new(Peer::new(vendor.name, base.text())),
             base,
             keys: spec
                 .keys

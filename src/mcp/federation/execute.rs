@@ -45,9 +45,9 @@ pub(super) async fn execute(
         }
         other => other,
     };
-    let result =
+    let (result, is_error) =
         result.map_err(|it| call_error(it, limits.result_bytes_max)).and_then(read_result)?;
-    Ok(CallOutcome { result, latency: started.elapsed() })
+    Ok(CallOutcome { result, is_error, latency: started.elapsed() })
 }
 
 /// The connection in use. A server that is being connected (it was changed, say) is waited for: a change drops no call.

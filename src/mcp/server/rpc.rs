@@ -149,14 +149,22 @@ impl From<Error> for RpcError {
         if let Some(seconds) = error.retry_after_seconds() {
             data.insert("retryAfterSeconds".to_owned(), seconds.into());
         }
-        // An upstream's own JSON-RPC code travels in `upstream_type`.
-        let upstream = error.upstream_type.as_deref().and_then(|it| it.parse::<i32>().ok());
-        if let Some(upstream) = upstream {
+        if let Some(upstream) = upstream_code(&error) {
             data.insert("upstreamCode".to_owned(), upstream.into());
         }
-        let rpc = upstream.filter(|it| is_for_the_caller(*it)).unwrap_or_else(|| code.rpc());
-        Self { code: rpc, message: error.message, data: Some(Value::Object(data)) }
+        Self { code: self::code(&error), message: error.message, data: Some(Value::Object(data)) }
     }
+}
+
+/// The code that a caller is answered with: the upstream's own where that says something of the call, else ours.
+pub(crate) fn code(error: &Error) -> i32 {
+    let code = if error.code == Code::ToolForbidden { Code::ToolUnknown } else { error.code };
+    upstream_code(error).filter(|it| is_for_the_caller(*it)).unwrap_or_else(|| code.rpc())
+}
+
+/// An upstream's own JSON-RPC code travels in `upstream_type`.
+fn upstream_code(error: &Error) -> Option<i32> {
+    error.upstream_type.as_deref().and_then(|it| it.parse().ok())
 }
 
 /// Whether an upstream's code says something of the call, and not of the way between it and us.

@@ -21,6 +21,8 @@ use crate::mcp::call::Progress;
 use crate::mcp::catalog::{Catalog, ToolEntry};
 use crate::mcp::json::{self, Fields, is_object};
 use crate::mcp::scope::{Filter, Scope, ToolRequest};
+use crate::telemetry::probe::{McpOrigin, Origin};
+use crate::telemetry::trace::Parent;
 
 /// Under which key `_meta` of a list names servers whose tools may be missing.
 const NOT_READY_KEY: &str = "althing/serversNotReady";
@@ -155,12 +157,8 @@ impl McpServer {
     }
 
     /// `tools/call`, up to the point where it is only to be run.
-    pub(super) fn tools_call(
-        &self,
-        ask: &Ask,
-        params: Option<&RawValue>,
-    ) -> Result<Work, RpcError> {
-        let fields = fields(params, CALL_PARAMS)?;
+    pub(super) fn tools_call(&self, ask: &Ask, asked: &Request<'_>) -> Result<Work, RpcError> {
+        let fields = fields(asked.params, CALL_PARAMS)?;
         let name =
             fields.text("name").ok_or_else(|| RpcError::params("`name` must be a tool's name"))?;
         let Some(tool) = ask.scope.find(&self.inner.options.catalogs.catalog(), &name) else {
@@ -197,6 +195,11 @@ impl McpServer {
                 .as_ref()
                 .and_then(|it| it.get(super::modern::CLIENT_CAPABILITIES))
                 .map(ToOwned::to_owned),
+            origin: ask
+                .scope
+                .caller()
+                .is_traced()
+                .then(|| Box::new(origin(ask, asked, meta_fields.as_ref()))),
         };
         Ok(Work::Call(Box::new(Running { request, progress: receiver, cancel })))
     }
@@ -353,6 +356,24 @@ fn is_token(raw: &RawValue) -> bool {
         && raw.get().len() <= 1024
 }
 
+/// What a call says of its trace. What stands in the message counts for more than what stands in the HTTP request that
+/// carried it, which may have carried others too.
+fn origin(ask: &Ask, request: &Request<'_>, meta: Option<&Fields<'_>>) -> Origin {
+    let text = |key| meta.and_then(|it| it.text(key));
+    let said = text("traceparent").and_then(|it| Parent::read(&it, text("tracestate").as_deref()));
+    let (parent, carrier) = match said {
+        Some(said) => (Some(said), ask.carrier.clone()),
+        None => (ask.carrier.clone(), None),
+    };
+    let carrier = carrier.filter(|it| parent.as_ref().is_some_and(|one| one.span_id != it.span_id));
+    let mcp = McpOrigin {
+        session: ask.session.map(|it| it.id),
+        protocol: ask.revision.text(),
+        request_id: request.id.to_owned(),
+    };
+    Origin { parent, carrier, mcp: Some(mcp) }
+}
+
 /// Dispatches what all revisions have.
 pub(super) fn begin(
     server: &McpServer,
@@ -361,7 +382,7 @@ pub(super) fn begin(
 ) -> Result<Work, RpcError> {
     match request.method.as_str() {
         "tools/list" => server.tools_list(ask, request.params).map(Work::Done),
-        "tools/call" => server.tools_call(ask, request.params),
+        "tools/call" => server.tools_call(ask, request),
         other => Err(RpcError::unknown_method(other)),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -16,6 +17,8 @@ use super::wire::Era;
 use crate::mcp::call::{Call, CallError};
 use crate::mcp::catalog::ToolEntry;
 use crate::mcp::federation::State;
+use crate::telemetry::probe::Passed;
+use crate::telemetry::trace::{TRACEPARENT, TRACESTATE};
 
 /// The most pages of a listing.
 const PAGES_MAX: usize = 200;
@@ -178,6 +181,11 @@ impl Connection {
         let arguments = call.arguments.as_ref().map_or("{}", |it| it.get());
         let name = jsonrpc::quote(&tool.name);
         let meta = callers_meta(call)?;
+        let mut headers = if is_modern { call_headers(tool, arguments) } else { Vec::new() };
+        if let Some(trace) = &call.trace {
+            headers.push((TRACEPARENT, trace.parent.clone()));
+            headers.extend(trace.state.clone().map(|it| (TRACESTATE, it)));
+        }
         let params = |id: u64| {
             let token = id.to_string();
             let mut members: Vec<(&str, &str)> =
@@ -195,7 +203,7 @@ impl Connection {
         let ask = Ask {
             method: "tools/call",
             params: &params,
-            headers: if is_modern { call_headers(tool, arguments) } else { Vec::new() },
+            headers,
             progress: call.progress.clone(),
             deadline,
             cancel: Some(&call.cancel),
@@ -212,7 +220,7 @@ pub(crate) fn with_last_words(reason: String, last_words: Option<String>) -> Str
     }
 }
 
-fn call_headers(tool: &ToolEntry, arguments: &str) -> Vec<(http::HeaderName, http::HeaderValue)> {
+fn call_headers(tool: &ToolEntry, arguments: &str) -> Vec<(HeaderName, HeaderValue)> {
     let mut all = headers::modern("tools/call", Some(&tool.name));
     if tool.raw.get().contains("x-mcp-header")
         && let Ok(arguments) = serde_json::from_str(arguments)
@@ -224,15 +232,30 @@ fn call_headers(tool: &ToolEntry, arguments: &str) -> Vec<(http::HeaderName, htt
 
 /// The caller's `_meta` without what is the gateway's own to say.
 fn callers_meta(call: &Call) -> Result<Vec<(String, String)>, AskError> {
-    let Some(meta) = &call.meta else { return Ok(Vec::new()) };
+    let ours = call.trace.as_ref().map(trace_meta).unwrap_or_default();
+    let Some(meta) = &call.meta else { return Ok(ours) };
     let members = jsonrpc::members(meta.get())
         .map_err(|it| AskError::NotSent(format!("the caller's `_meta` is {it}")))?;
-    let is_ours = |key: &str| key == "progressToken" || key.starts_with("io.modelcontextprotocol/");
-    Ok(members
+    let is_ours = |key: &str| {
+        key == "progressToken"
+            || key.starts_with("io.modelcontextprotocol/")
+            || (call.trace.is_some() && [TRACEPARENT.as_str(), TRACESTATE.as_str()].contains(&key))
+    };
+    let callers = members
         .into_iter()
         .filter(|(key, _)| !is_ours(key))
-        .map(|(key, value)| (key.into_owned(), value.get().to_owned()))
-        .collect())
+        .map(|(key, value)| (key.into_owned(), value.get().to_owned()));
+    Ok(callers.chain(ours).collect())
+}
+
+/// The trace as `_meta` says it: whatever carries the message, its server finds it there (SEP-414).
+fn trace_meta(trace: &Passed) -> Vec<(String, String)> {
+    let member = |key: HeaderName, value: &HeaderValue| {
+        Some((key.as_str().to_owned(), jsonrpc::quote(value.to_str().ok()?)))
+    };
+    let parent = member(TRACEPARENT, &trace.parent);
+    let state = trace.state.as_ref().and_then(|it| member(TRACESTATE, it));
+    parent.into_iter().chain(state).collect()
 }
 
 #[derive(Deserialize)]
@@ -271,19 +294,24 @@ fn status_error(status: u16) -> CallError {
     }
 }
 
-/// Checks that a result is a `CallToolResult`, as far as the gateway must know.
-pub(crate) fn read_result(result: Box<RawValue>) -> Result<Box<RawValue>, CallError> {
+/// Checks that a result is a `CallToolResult`, as far as the gateway must know, and says whether the tool failed.
+pub(crate) fn read_result(result: Box<RawValue>) -> Result<(Box<RawValue>, bool), CallError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Kind {
         #[serde(default)]
         result_type: Option<String>,
+        /// Anything may stand here: only `true` is looked for.
+        #[serde(default)]
+        is_error: Option<serde_json::Value>,
     }
     match serde_json::from_str::<Kind>(result.get()) {
-        Ok(Kind { result_type: Some(kind) }) if kind == "input_required" => {
+        Ok(Kind { result_type: Some(kind), .. }) if kind == "input_required" => {
             Err(CallError::InputRequired { result })
         }
-        Ok(_) if result.get().trim_start().starts_with('{') => Ok(result),
+        Ok(Kind { is_error, .. }) if result.get().trim_start().starts_with('{') => {
+            Ok((result, is_error == Some(serde_json::Value::Bool(true))))
+        }
         _ => Err(CallError::Malformed { reason: "its result is no JSON object".to_owned() }),
     }
 }
