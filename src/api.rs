@@ -185,8 +185,7 @@ impl Api {
 
 /// Routes of the contract that later versions serve.
 fn is_later(path: &str) -> bool {
-    const LATER: [&str; 8] = [
-        "/v1/completions",
+    const LATER: [&str; 7] = [
         "/v1/audio/",
         "/v1/images/",
         "/v1/rerank",

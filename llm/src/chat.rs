@@ -83,6 +83,8 @@ pub enum Aliased {
         /// Its name.
         name: String,
     },
+    /// A function of OpenAI's first form (`functions`): its call is the message's `function_call`, without an id.
+    Legacy,
     /// A function in a namespace of Responses'.
     Namespaced {
         /// The namespace.

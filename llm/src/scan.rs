@@ -108,6 +108,8 @@ pub enum Field {
     N,
     /// `best_of`: an integer (legacy completions).
     BestOf,
+    /// `prompt`: a text, or a list (legacy completions); an object (Responses).
+    Prompt,
     /// `fallbacks`: strings.
     Fallbacks,
     /// `tools`: an array.
@@ -118,7 +120,7 @@ pub enum Field {
     GenerationConfig,
 }
 
-const FIELD_COUNT: usize = 11;
+const FIELD_COUNT: usize = 12;
 
 /// Every spelling that is acted on.
 const KNOWN: [(&str, Field); FIELD_COUNT + 1] = [
@@ -129,6 +131,7 @@ const KNOWN: [(&str, Field); FIELD_COUNT + 1] = [
     ("max_output_tokens", Field::MaxOutputTokens),
     ("n", Field::N),
     ("best_of", Field::BestOf),
+    ("prompt", Field::Prompt),
     ("fallbacks", Field::Fallbacks),
     ("tools", Field::Tools),
     ("stream_options", Field::StreamOptions),
@@ -172,6 +175,7 @@ pub struct Scan {
     max_output: Option<u64>,
     choices: Option<u64>,
     stored: bool,
+    legacy: bool,
 }
 
 /// Fields that name what the vendor keeps, or have it look for more: input that is not in the body.
@@ -207,8 +211,10 @@ pub fn scan(body: &[u8]) -> Result<Scan, Error> {
         }
         let ordinal = keys.len();
         // A prompt of legacy completions is text; one in the store of Responses is an object.
-        found.stored |= STORED.contains(&&*name)
-            && (member.kind == Kind::Object || (name != "prompt" && member.kind != Kind::Null));
+        found.legacy |= name == "functions" && member.kind == Kind::Array;
+        found.stored |= member.kind != Kind::Null
+            && STORED.contains(&&*name)
+            && (name != "prompt" || member.kind == Kind::Object);
         if let Some(field) = known(&name)?
             && let Some(slot) = found.fields.get_mut(field as usize)
         {
@@ -274,13 +280,19 @@ impl Scan {
         self.stored
     }
 
+    /// Whether functions are given in OpenAI's first form, beside which no tools may stand.
+    #[must_use]
+    pub fn has_functions(&self) -> bool {
+        self.legacy
+    }
+
     /// The list of tools, as written.
     #[must_use]
     pub fn tools<'b>(&self, body: &'b [u8]) -> Option<&'b [u8]> {
         body.get(self.present(Field::Tools)?.value.clone())
     }
 
-    /// How many alternatives the vendor makes; at least one.
+    /// How many alternatives the vendor makes, of all prompts together; at least one.
     #[must_use]
     pub fn choices(&self) -> u64 {
         self.choices.unwrap_or(1).max(1)
@@ -323,8 +335,25 @@ impl Scan {
             self.max_output = self.max_output.max(self.integer(field, body)?);
         }
         self.choices = self.integer(Field::N, body)?.max(self.integer(Field::BestOf, body)?);
+        if let Some(prompts) = self.prompts(body)? {
+            self.choices = Some(self.choices().saturating_mul(prompts));
+        }
         self.read_stream_options(body)?;
         self.read_generation_config(body)
+    }
+
+    /// How many prompts there are, where they stand in a list: each is answered with as many alternatives. A list of
+    /// numbers is one prompt, in tokens.
+    fn prompts(&self, body: &[u8]) -> Result<Option<u64>, Error> {
+        let Some(span) = self.present(Field::Prompt).filter(|it| it.kind == Kind::Array) else {
+            return Ok(None);
+        };
+        let mut prompts = 0;
+        json::items(body.get(span.value.clone()).unwrap_or_default(), |_, kind| {
+            prompts += u64::from(kind != Kind::Number);
+            Ok(())
+        })?;
+        Ok(Some(prompts.max(1)))
     }
 
     fn check(&self, field: Field, kind: Kind, expected: &'static str) -> Result<(), Error> {

@@ -9,6 +9,8 @@ use althing_llm::dialect::{self, Dialect};
 pub enum Op {
     /// OpenAI `POST /chat/completions`.
     Chat,
+    /// OpenAI `POST /completions`, its form before chat.
+    Completions,
     /// OpenAI `POST /responses`.
     Responses,
     /// OpenAI `POST /embeddings`.
@@ -44,7 +46,7 @@ impl Op {
     #[must_use]
     pub const fn dialect(self) -> &'static str {
         match self {
-            Self::Chat | Self::Embeddings => "openai",
+            Self::Chat | Self::Completions | Self::Embeddings => "openai",
             Self::Responses => "openai_responses",
             Self::Messages | Self::CountMessages => "anthropic",
             Self::Generate
@@ -105,6 +107,7 @@ impl Op {
         };
         match self {
             Self::Chat => "/chat/completions".to_owned(),
+            Self::Completions => "/completions".to_owned(),
             Self::Responses => "/responses".to_owned(),
             Self::Embeddings => "/embeddings".to_owned(),
             Self::Messages => "/messages".to_owned(),
@@ -139,6 +142,9 @@ pub fn of_path(path: &str) -> Option<Face<'_>> {
     match path {
         "/v1/chat/completions" | "/openai/v1/chat/completions" | "/openai/chat/completions" => {
             fixed(Op::Chat)
+        }
+        "/v1/completions" | "/openai/v1/completions" | "/openai/completions" => {
+            fixed(Op::Completions)
         }
         "/v1/responses" | "/openai/v1/responses" | "/openai/responses" => fixed(Op::Responses),
         "/v1/embeddings" | "/openai/v1/embeddings" | "/openai/embeddings" => fixed(Op::Embeddings),

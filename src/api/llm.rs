@@ -109,6 +109,8 @@ fn plan<'a>(
     let mut body = body;
     if !face.op.is_embedding()
         && !face.op.is_count()
+        && face.op != Op::Completions
+        && !scanned.has_functions()
         && let Some(with_tools) =
             tools_for(gateway, view, caller, face.op.dialect(), &parts.headers, &body)?
     {

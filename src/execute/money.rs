@@ -10,11 +10,14 @@ use althing_llm::usage::Usage;
 
 use super::Run;
 use crate::admit::{self, Ask, Mono, Refusal, STREAM_SLICE_TOKENS, Ticket};
+use crate::api::face::Op;
 use crate::error::{Code, Error};
 use crate::route::Target;
 
 /// What a request without a maximum of output tokens is taken to ask for where nothing else says.
 const OUTPUT_TOKENS_DEFAULT: u64 = 4_096;
+/// The same of OpenAI's older completions.
+const COMPLETION_TOKENS_DEFAULT: u64 = 16;
 /// What a vendor has generated when the gateway hears that the caller has left, beyond what it has seen: half a second of it.
 const ON_ITS_WAY_TOKENS: u64 = 100;
 /// How fast a vendor goes on while nobody reads.
@@ -44,6 +47,8 @@ pub struct Bound {
     pub output: u64,
     /// Whether a strict budget bounds it, so that what nobody states counts at its bound.
     pub is_strict: bool,
+    /// Whether what is reserved is all that the call may ever cost, and the upstream knows its maximum.
+    pub is_whole: bool,
     /// Whether the vendor may generate, and bill, what no stream shows: what models think.
     pub thinks_unseen: bool,
     /// The most output tokens, where money or the key bound them below what the caller asked for.
@@ -73,8 +78,7 @@ impl Bound {
         }
         let piled_up = since.as_secs().saturating_mul(TOKENS_PER_SECOND);
         let more = ON_ITS_WAY_TOKENS.saturating_add(piled_up).min(ON_ITS_WAY_TOKENS_MAX);
-        // A reservation below a stream's slice is all that the call may ever generate.
-        let cap = if self.output < STREAM_SLICE_TOKENS { self.output } else { u64::MAX };
+        let cap = if self.is_whole { self.output } else { u64::MAX };
         more.min(cap.saturating_sub(seen))
     }
 
@@ -128,13 +132,23 @@ impl Bound {
             estimate + output.min(RATE_OUTPUT_TOKENS)
         };
         let ask = Ask { upper, tokens, at: Mono::now() };
+        let reserved = reserved(run, target, output);
+        let is_whole = output.saturating_mul(run.inbound.scan.choices()) <= reserved;
         // A bound that only we know must be told to the upstream, or it would not hold. What is metered is cut instead.
         let is_ours = run.inbound.scan.max_output().is_none() && listed_cap(target) != Some(output);
-        let max_output =
-            (is_ours && is_strict && !is_metered(run, target) && 0 < output).then_some(output);
-        let output = reserved(run, target, output);
+        let max_output = (is_ours && is_strict && is_whole && 0 < output).then_some(output);
         let thinks_unseen = is_strict && run.inbound.stream && !is_metered(run, target);
-        Ok(Self { ask, input, output, is_strict, thinks_unseen, max_output, is_dirty: false })
+        let output = reserved;
+        Ok(Self {
+            ask,
+            input,
+            output,
+            is_strict,
+            is_whole,
+            thinks_unseen,
+            max_output,
+            is_dirty: false,
+        })
     }
 }
 
@@ -144,6 +158,10 @@ fn output_cap(run: &Run<'_>, target: &Target) -> u64 {
         return 0;
     }
     let stated = run.inbound.scan.max_output().or(run.caller.default_max_tokens);
+    if run.inbound.op == Op::Completions {
+        // OpenAI's own default, which those who took its form over kept.
+        return stated.unwrap_or(COMPLETION_TOKENS_DEFAULT);
+    }
     stated.or_else(|| listed_cap(target)).unwrap_or(OUTPUT_TOKENS_DEFAULT)
 }
 
@@ -213,6 +231,7 @@ pub async fn admit(run: &Run<'_>, target: &Target, bound: &mut Bound) -> Result<
             bound.ask.upper = price.upper_bound(bound.input, output.saturating_mul(choices));
             bound.max_output = Some(output);
             bound.output = output.saturating_mul(choices);
+            bound.is_whole = true;
             return take(run, target, bound.ask).await.map_err(Error::from);
         }
     }

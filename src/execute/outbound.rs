@@ -91,6 +91,13 @@ pub fn prepare(
     if vendor.speaks(inbound.op.dialect()) && !must_translate(inbound, vendor) {
         return Ok(spliced(inbound, target, max_output));
     }
+    if inbound.op == Op::Completions {
+        let text = format!(
+            "the provider `{}` has no completions of OpenAI's older form: ask for chat completions",
+            target.provider.name
+        );
+        return Err(Error::new(Code::NotSupported, text));
+    }
     let upstream = vendor.chat();
     if inbound.op.is_embedding() {
         return embeddings(inbound, target, upstream);
@@ -108,6 +115,7 @@ fn must_translate(inbound: &Inbound<'_>, vendor: &Vendor) -> bool {
         Op::StreamGenerate => inbound.as_array,
         Op::Messages | Op::Responses => has_foreign_seal(inbound),
         Op::Generate
+        | Op::Completions
         | Op::Embeddings
         | Op::CountMessages
         | Op::Embed
@@ -152,7 +160,7 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
     if inbound.scan.span(Field::Fallbacks).is_some() {
         rewrite.remove(Field::Fallbacks);
     }
-    if inbound.op == Op::Chat {
+    if matches!(inbound.op, Op::Chat | Op::Completions) {
         vendor.quirks().adapt(&inbound.scan, &inbound.body, &mut rewrite);
     }
     if let Some(most) = max_output {
@@ -213,7 +221,7 @@ fn bound_output(inbound: &Inbound<'_>, vendor: &Vendor, most: u64, rewrite: &mut
         Op::Responses => {
             rewrite.set(Field::MaxOutputTokens, most.to_string());
         }
-        Op::Messages => {
+        Op::Messages | Op::Completions => {
             rewrite.set(Field::MaxTokens, most.to_string());
         }
         Op::Generate | Op::StreamGenerate => {

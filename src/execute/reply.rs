@@ -216,8 +216,8 @@ fn way(run: &Run<'_>, answered: &Answered<'_>) -> Way {
         ReplyWay::Same => {
             let shape = Shape::of(run.inbound.op.dialect()).unwrap_or(Shape::OpenAi);
             let tap = Tap::new(shape);
-            let hides =
-                run.inbound.op == Op::Chat && run.inbound.scan.include_usage() != Some(true);
+            let hides = matches!(run.inbound.op, Op::Chat | Op::Completions)
+                && run.inbound.scan.include_usage() != Some(true);
             return Way::Pass { tap: Box::new(if hides { tap.hiding_usage() } else { tap }) };
         }
         ReplyWay::From(dialect) | ReplyWay::Embeddings(dialect, _) => *dialect,

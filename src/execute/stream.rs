@@ -350,6 +350,9 @@ impl Parts {
 
     /// Whether what was used so far, and what is on its way, is covered by what is held, or by more that can be had.
     fn is_covered(&mut self, input: u64) -> bool {
+        if self.bound.is_strict && self.bound.is_whole {
+            return true;
+        }
         let cost = self.call.cost();
         let price = self.call.price;
         // By the price of a call of that length.

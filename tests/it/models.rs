@@ -374,8 +374,12 @@ fn what_keeps_a_fallback_from_being_tried_leaves_the_failure_that_led_to_it() {
         let gateway = Gateway::start(&yaml).await;
         let ask = async |path: &str, model: &str, fallbacks: &[&str]| {
             let body = json!({ "model": model, "fallbacks": fallbacks, "max_tokens": 5, "input": "hi", "messages": [{ "role": "user", "content": "hi" }] });
-            let answer = gateway.post(path, KEY, &body).await;
-            (answer.status, answer.json()["error"]["code"].as_str().expect("code").to_owned())
+            until("the budget answers in time", async || {
+                let answer = gateway.post(path, KEY, &body).await;
+                let code = answer.json()["error"]["code"].as_str().expect("code").to_owned();
+                (answer.status != 503).then_some((answer.status, code))
+            })
+            .await
         };
         let failed = (502, "upstream_failed".to_owned());
         // The fallback has no price, so a strict budget refuses it.
@@ -478,5 +482,93 @@ fn bodies_of_failed_calls_and_of_streams_are_kept_where_the_configuration_says_s
                 assert!(request.is_null() && response.is_null(), "{case}");
             }
         }
+    });
+}
+
+#[test]
+fn older_completions_pass_byte_for_byte_and_are_charged_and_recorded() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let yaml = upstream.providers()
+            + &format!(
+                r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}], budget: {{ limit_usd: "0.001" }} }}]"#
+            );
+        let gateway = Gateway::start(&yaml).await;
+        let sent = r#"{"model":"up/ok", "prompt":"h\u0069","max_tokens": 7, "suffix":null}"#;
+        let answer = until("the budget answers in time", async || {
+            let answer = gateway.post_raw("/v1/completions", KEY, sent).await;
+            (answer.status != 503).then_some(answer)
+        })
+        .await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(String::from_utf8_lossy(&upstream.last().raw), sent.replace("up/ok", "ok"));
+        assert_eq!(answer.text(), String::from_utf8_lossy(&upstream.books.said.lock()));
+
+        // Usage is asked for on the way and hidden on the way back.
+        let sent = r#"{"model":"up/ok","prompt":"hi","max_tokens":7,"stream":true}"#;
+        let answer = gateway.post_raw("/openai/v1/completions", KEY, sent).await.text();
+        assert_eq!(upstream.last().body["stream_options"]["include_usage"], true);
+        assert!(answer.contains("upstream.") && !answer.contains("\"usage\":{"), "{answer}");
+        assert!(answer.ends_with("data: [DONE]\n\n"), "{answer}");
+        let logs = until("both are recorded", async || {
+            let logs = gateway.admin("GET", "/api/logs", None).await.json();
+            (logs["logs"].as_array()?.iter().filter(|it| it["status"] == "ok").count() == 2)
+                .then_some(logs)
+        })
+        .await;
+        for entry in logs["logs"].as_array().expect("list").iter().filter(|it| it["status"] == "ok")
+        {
+            let tokens = &entry["tokens"];
+            assert_eq!((&tokens["input"], &tokens["output"]), (&json!(INPUT), &json!(OUTPUT)));
+            assert_eq!((&entry["status"], &entry["cost_usd"]), (&json!("ok"), &json!("0.000025")));
+        }
+
+        // Each prompt of a list may write as much as one: 100 of 7 tokens are more than is left.
+        let many: Vec<&str> = vec!["hi"; 100];
+        let body = json!({ "model": "up/ok", "prompt": many, "max_tokens": 7 });
+        let before = upstream.count();
+        assert_eq!(gateway.post("/v1/completions", KEY, &body).await.status, 402);
+        assert_eq!(upstream.count(), before);
+        let body = json!({ "model": "ant/ok", "prompt": "hi", "max_tokens": 7 });
+        let refused = gateway.post("/v1/completions", KEY, &body).await;
+        assert_eq!(
+            (refused.status, &refused.json()["error"]["code"]),
+            (501, &json!("not_supported"))
+        );
+    });
+}
+
+#[test]
+fn functions_of_openais_first_form_are_called_over_every_vendor() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        let function = json!({ "name": "add", "parameters": { "type": "object", "properties": { "a": { "type": "number" } } } });
+        for provider in ["ant", "gem"] {
+            let mut body = json!({ "model": format!("{provider}/ok"), "functions": [function], "messages": [{ "role": "user", "content": "hi" }] });
+            let answer = gateway.post("/v1/chat/completions", KEY, &body).await.json();
+            let (message, reason) =
+                (&answer["choices"][0]["message"], &answer["choices"][0]["finish_reason"]);
+            assert_eq!(reason, "function_call", "{provider}: {answer}");
+            let arguments = message["function_call"]["arguments"].as_str().expect("arguments");
+            let arguments: Value = serde_json::from_str(arguments).expect("JSON");
+            assert_eq!(
+                (&message["function_call"]["name"], arguments),
+                (&json!("add"), json!({ "a": 2, "b": 40 }))
+            );
+            body["stream"] = json!(true);
+            let streamed = gateway.post("/v1/chat/completions", KEY, &body).await.text();
+            assert!(streamed.contains("\"function_call\":{\"name\":\"add\""), "{streamed}");
+            assert!(streamed.contains("\"finish_reason\":\"function_call\""), "{streamed}");
+            let messages = body["messages"].as_array_mut().expect("messages");
+            messages.push(message.clone());
+            messages.push(json!({ "role": "function", "name": "add", "content": "42" }));
+            let last = gateway.post("/v1/chat/completions", KEY, &body).await;
+            assert_eq!(last.status, 200, "{}", last.text());
+            assert!(upstream.last().body.to_string().contains("42"));
+        }
+        // To a vendor of the same dialect it passes as it is.
+        let body = json!({ "model": "up/ok", "functions": [function], "messages": [] });
+        gateway.post("/v1/chat/completions", KEY, &body).await;
+        assert_eq!(upstream.last().body["functions"], body["functions"]);
     });
 }

@@ -10,6 +10,7 @@ use crate::embed;
 mod embeddings;
 mod emit;
 pub(crate) mod error;
+mod legacy;
 mod message;
 pub(crate) mod part;
 mod quirks;

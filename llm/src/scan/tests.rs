@@ -325,3 +325,18 @@ proptest! {
         let _ = scan(&bytes);
     }
 }
+
+#[test]
+fn every_prompt_of_a_list_is_answered() {
+    for (body, choices) in [
+        (r#"{"prompt":"a"}"#, 1),
+        (r#"{"prompt":["a","b","c"],"n":2}"#, 6),
+        (r#"{"prompt":["a","b"],"n":2,"best_of":5}"#, 10),
+        (r#"{"prompt":[1,2,3],"n":2}"#, 2),
+        (r#"{"prompt":[[1,2],[3]]}"#, 2),
+        (r#"{"prompt":[]}"#, 1),
+        (r#"{"prompt":null,"n":3}"#, 3),
+    ] {
+        assert_eq!(found(body).choices(), choices, "{body}");
+    }
+}

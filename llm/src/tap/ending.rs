@@ -166,7 +166,12 @@ impl Seen {
 
 /// The last chunk of a chat: the first one's head, and why it ended.
 fn cut_chat(mut chunk: Map<String, Value>, out: &mut Vec<u8>) {
-    let choice = json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": "length"});
+    let mut choice = json!({"index": 0, "logprobs": null, "finish_reason": "length"});
+    let is_text = chunk.get("object").is_some_and(|it| it == "text_completion");
+    let said = if is_text { ("text", json!("")) } else { ("delta", json!({})) };
+    if let Value::Object(choice) = &mut choice {
+        choice.insert(said.0.to_owned(), said.1);
+    }
     chunk.insert("choices".to_owned(), json!([choice]));
     chunk.remove("obfuscation");
     sse::write(None, Value::Object(chunk).to_string().as_bytes(), out);

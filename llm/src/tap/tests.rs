@@ -314,3 +314,15 @@ fn what_is_kept_of_a_responses_stream_for_its_ending_is_bounded() {
     }
     assert!(tap.seen.trail.kept_bytes() <= 4 << 20, "{}", tap.seen.trail.kept_bytes());
 }
+
+#[test]
+fn a_cut_of_legacy_completions_has_their_shape() {
+    let stream = "data: {\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"choices\":[{\"text\":\"Hi\",\"index\":0,\"finish_reason\":null}]}\n\n";
+    let events = cut_after(&dialect::openai::OPENAI, stream, stream.len());
+    let last: Value = serde_json::from_str(&events[1].1).unwrap();
+    assert_eq!(
+        last["choices"],
+        json!([{"index": 0, "logprobs": null, "finish_reason": "length", "text": ""}])
+    );
+    assert_eq!(events[2].1, "[DONE]");
+}

@@ -174,6 +174,7 @@ fn tools_that_callers_run_cost_what_is_said_around_them() {
     for body in [
         json!({"tools": []}),
         json!({"prompt": "of legacy completions"}),
+        json!({"prompt": ["of", "legacy", "completions"]}),
         json!({"messages": [], "previous_response_id": null}),
     ] {
         assert_eq!(beside(&body), 0, "{body}");

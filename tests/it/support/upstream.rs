@@ -180,6 +180,8 @@ fn answer(books: &Arc<Books>, path: &str, body: &Value, model: &str) -> Response
     let calls = wants_tool(body);
     let (events, whole) = if path.ends_with("/chat/completions") {
         (openai_events(model, calls.as_deref(), body), openai(model, calls.as_deref(), output))
+    } else if path.ends_with("/completions") {
+        (text_events(model, body), text(model, output))
     } else if path.ends_with("/messages") {
         (anthropic_events(model, calls.as_deref()), anthropic(model, calls.as_deref()))
     } else if path.contains("enerateContent") {
@@ -311,6 +313,33 @@ fn openai_events(model: &str, tool: Option<&str>, request: &Value) -> Vec<String
     chunks.push(chunk(json!({}), json!(if tool.is_some() { "tool_calls" } else { "stop" })));
     if request["stream_options"]["include_usage"] == true {
         let mut last = chunk(Value::Null, Value::Null);
+        last["choices"] = json!([]);
+        last["usage"] = json!({ "prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT });
+        chunks.push(last);
+    }
+    let mut events: Vec<String> = chunks.iter().map(|it| format!("data: {it}\n\n")).collect();
+    events.push("data: [DONE]\n\n".to_owned());
+    events
+}
+
+fn text(model: &str, output: u64) -> Value {
+    json!({
+        "id": "cmpl-1", "object": "text_completion", "created": 1_700_000_000, "model": model,
+        "choices": [{ "text": "Hello from the upstream.", "index": 0, "logprobs": null, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": INPUT, "completion_tokens": output, "total_tokens": INPUT + output },
+    })
+}
+
+fn text_events(model: &str, request: &Value) -> Vec<String> {
+    let chunk = |text: &str, finish: Value| {
+        json!({ "id": "cmpl-1", "object": "text_completion", "created": 1_700_000_000, "model": model,
+            "choices": [{ "text": text, "index": 0, "logprobs": null, "finish_reason": finish }] })
+    };
+    let pieces = ["Hello ", "from the ", "upstream."];
+    let mut chunks: Vec<Value> = pieces.iter().map(|it| chunk(it, Value::Null)).collect();
+    chunks.push(chunk("", json!("stop")));
+    if request["stream_options"]["include_usage"] == true {
+        let mut last = chunk("", Value::Null);
         last["choices"] = json!([]);
         last["usage"] = json!({ "prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT });
         chunks.push(last);

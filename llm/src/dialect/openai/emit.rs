@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::reply::{completion_id, extra_content, finish_reason, url_citations, usage_words};
-use super::{NAME, error, reasoning};
+use super::{NAME, error, legacy, reasoning};
 use crate::chat::{Block, Event, Stop, Usage};
 use crate::dialect::{Failure, ReplyContext, StreamEncoder};
 use crate::sse;
@@ -16,6 +16,8 @@ use crate::sse;
 pub(super) struct Encoder {
     context: ReplyContext,
     id: String,
+    /// Calls are written as `function_call`.
+    is_legacy: bool,
     choices: BTreeMap<u32, Voice>,
     usage: Option<Usage>,
     has_ended: bool,
@@ -112,7 +114,8 @@ impl StreamEncoder for Encoder {
 impl Encoder {
     pub(super) fn new(context: ReplyContext) -> Self {
         let id = completion_id("", &context);
-        Self { context, id, choices: BTreeMap::new(), usage: None, has_ended: false }
+        let is_legacy = legacy::is_asked(&context.aliases);
+        Self { context, id, is_legacy, choices: BTreeMap::new(), usage: None, has_ended: false }
     }
 
     /// The alternative, whose first chunk says who speaks.
@@ -234,7 +237,10 @@ impl Encoder {
         if std::mem::replace(&mut voice.has_stopped, true) {
             return;
         }
-        let reason = finish_reason(stop, voice.refuses);
+        let mut reason = finish_reason(stop, voice.refuses);
+        if self.is_legacy {
+            reason = legacy::finish_reason(reason);
+        }
         let choice =
             json!({"index": choice, "delta": {}, "logprobs": null, "finish_reason": reason});
         self.chunk(&json!([choice]), None, out);
@@ -249,6 +255,11 @@ impl Encoder {
     }
 
     fn delta(&self, choice: u32, delta: &Value, out: &mut Vec<u8>) {
+        let in_old_words = if self.is_legacy { legacy::delta(delta) } else { None };
+        if self.is_legacy && in_old_words.is_none() {
+            return;
+        }
+        let delta = in_old_words.as_ref().unwrap_or(delta);
         let choice =
             json!({"index": choice, "delta": delta, "logprobs": null, "finish_reason": null});
         self.chunk(&json!([choice]), None, out);

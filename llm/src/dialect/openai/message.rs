@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{NAME, part, reasoning};
+use super::{NAME, legacy, part, reasoning};
 use crate::chat::{Block, Message, Request, Role};
 use crate::dialect::Error;
 use crate::json::{self, Fields};
@@ -16,6 +16,7 @@ pub(super) fn decode(fields: &mut Fields, request: &mut Request) -> Result<(), E
         .list("messages")?
         .ok_or_else(|| fields.wrong("messages", "is required, as a list"))?;
     let mut names = HashMap::new();
+    let mut legacy = legacy::Calls::default();
     let mut results = false;
     for (at, value) in list.into_iter().enumerate() {
         let mut turn = Fields::new(value, format!("messages[{at}]"))?;
@@ -34,7 +35,10 @@ pub(super) fn decode(fields: &mut Fields, request: &mut Request) -> Result<(), E
                 });
             }
             "assistant" => {
-                let content = assistant(&mut turn, &mut names)?;
+                let mut content = assistant(&mut turn, &mut names)?;
+                if let Some(call) = turn.object("function_call")? {
+                    content.push(legacy.begin(call)?);
+                }
                 let name = turn.text("name")?;
                 request.messages.push(Message { role: Role::Assistant, content, name });
             }
@@ -51,10 +55,9 @@ pub(super) fn decode(fields: &mut Fields, request: &mut Request) -> Result<(), E
                 results = true;
             }
             "function" => {
-                return Err(turn.wrong(
-                    "role",
-                    "`function` messages are for one vendor only: use `tools` and role `tool`",
-                ));
+                let content = said(&mut turn)?;
+                let content = vec![legacy.end(&mut turn, content)?];
+                request.messages.push(Message { role: Role::User, content, name: None });
             }
             _ => {
                 return Err(
@@ -85,12 +88,6 @@ fn system(turn: &mut Fields, request: &mut Request) -> Result<(), Error> {
 }
 
 fn assistant(turn: &mut Fields, names: &mut HashMap<String, String>) -> Result<Vec<Block>, Error> {
-    if turn.any("function_call").is_some() {
-        return Err(turn.wrong(
-            "function_call",
-            "is for one vendor only: use `tool_calls`, with `tools` in the request",
-        ));
-    }
     let mut content = reasoning::take(turn)?;
     content.extend(part::content(turn, "content")?);
     if let Some(text) = turn.text("refusal")? {

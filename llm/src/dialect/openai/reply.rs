@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NAME, error, message, part, reasoning};
+use super::{NAME, error, legacy, message, part, reasoning};
 use crate::chat::{Block, Choice, Reply, Stop, Usage};
 use crate::dialect::{Error, ReplyContext};
 use crate::hash::fnv;
@@ -166,7 +166,9 @@ pub(crate) fn usage_words(usage: &Usage) -> Value {
 
 /// Writes a reply for a caller.
 pub(super) fn encode(reply: &Reply, context: &ReplyContext) -> Vec<u8> {
-    let choices: Vec<Value> = reply.choices.iter().map(choice_words).collect();
+    let is_legacy = legacy::is_asked(&context.aliases);
+    let choices = reply.choices.iter().map(|it| choice_words(it, is_legacy));
+    let choices: Vec<Value> = choices.collect();
     json::write(&json!({
         "id": completion_id(&reply.id, context),
         "object": "chat.completion",
@@ -177,18 +179,24 @@ pub(super) fn encode(reply: &Reply, context: &ReplyContext) -> Vec<u8> {
     }))
 }
 
-fn choice_words(choice: &Choice) -> Value {
+fn choice_words(choice: &Choice, is_legacy: bool) -> Value {
     let refuses = choice.content.iter().any(is_refusal);
+    let mut message = message_words(&choice.content);
+    let mut reason = finish_reason(&choice.stop, refuses);
+    if is_legacy {
+        legacy::put(&mut message);
+        reason = legacy::finish_reason(reason);
+    }
     json!({
         "index": choice.index,
-        "message": message_words(&choice.content),
+        "message": message,
         "logprobs": choice.logprobs,
-        "finish_reason": finish_reason(&choice.stop, refuses),
+        "finish_reason": reason,
     })
 }
 
 /// An assistant's message, as a reply holds it.
-fn message_words(content: &[Block]) -> Value {
+fn message_words(content: &[Block]) -> Map<String, Value> {
     let mut words = Map::new();
     let (mut text, mut refusal) = (String::new(), None::<String>);
     let (mut calls, mut annotations) = (Vec::new(), Vec::new());
@@ -228,7 +236,7 @@ fn message_words(content: &[Block]) -> Value {
     if !calls.is_empty() {
         words.insert("tool_calls".to_owned(), Value::Array(calls));
     }
-    Value::Object(words)
+    words
 }
 
 /// Other vendors' citations as OpenAI's annotations, where they say an address.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{NAME, message};
+use super::{NAME, legacy, message};
 use crate::chat::{Format, Reasoning, Request, Tool, ToolChoice};
 use crate::dialect::Error;
 use crate::json::{self, Fields};
@@ -22,17 +22,11 @@ pub(super) fn decode(
         (None, Some(model)) => model,
         (None, None) => return Err(fields.wrong("model", "is required, as a string")),
     };
-    for legacy in ["functions", "function_call"] {
-        if fields.any(legacy).is_some() {
-            return Err(
-                fields.wrong(legacy, "is for one vendor only: use `tools` and `tool_choice`")
-            );
-        }
-    }
     message::decode(&mut fields, &mut request)?;
     request.tools = tools(&mut fields)?;
     choice(&mut fields, &mut request)?;
     request.parallel_tool_calls = fields.flag("parallel_tool_calls")?;
+    legacy::decode(&mut fields, &mut request)?;
     sampling(&mut fields, &mut request)?;
     request.reasoning = reasoning(&mut fields)?;
     request.format = format(&mut fields)?;

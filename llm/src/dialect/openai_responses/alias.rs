@@ -163,7 +163,7 @@ pub(super) fn call_item(
             set("name", json!(name));
             set("arguments", json!(arguments));
         }
-        None => {
+        Some(Aliased::Legacy) | None => {
             set("type", json!("function_call"));
             set("call_id", json!(call));
             set("name", json!(function));

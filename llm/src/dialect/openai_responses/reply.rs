@@ -244,7 +244,7 @@ pub(super) fn call_item(
 pub(super) fn call_prefix(aliases: &[Alias], function: &str) -> &'static str {
     match alias::find(aliases, function) {
         Some(Aliased::Custom { .. }) => "ctc",
-        Some(Aliased::Namespaced { .. }) | None => "fc",
+        Some(Aliased::Namespaced { .. } | Aliased::Legacy) | None => "fc",
     }
 }
 
