@@ -74,6 +74,7 @@ impl Op {
     pub const fn operation(self) -> &'static str {
         match self {
             Self::Chat | Self::Responses | Self::Messages => "chat",
+            Self::Completions => "text_completion",
             Self::Generate | Self::StreamGenerate => "generate_content",
             Self::Embeddings | Self::Embed | Self::BatchEmbed => "embeddings",
             Self::CountMessages | Self::CountGemini => "count_tokens",
@@ -85,6 +86,7 @@ impl Op {
     pub const fn route(self) -> &'static str {
         match self {
             Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
             Self::Responses => "/v1/responses",
             Self::Embeddings => "/v1/embeddings",
             Self::Messages => "/v1/messages",
