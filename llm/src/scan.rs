@@ -176,6 +176,7 @@ pub struct Scan {
     choices: Option<u64>,
     stored: bool,
     legacy: bool,
+    background: bool,
 }
 
 /// Fields that name what the vendor keeps, or have it look for more: input that is not in the body.
@@ -211,6 +212,7 @@ pub fn scan(body: &[u8]) -> Result<Scan, Error> {
         }
         let ordinal = keys.len();
         // A prompt of legacy completions is text; one in the store of Responses is an object.
+        found.background |= name == "background" && body.get(member.value.clone()) == Some(b"true");
         found.legacy |= name == "functions" && member.kind == Kind::Array;
         found.stored |= member.kind != Kind::Null
             && STORED.contains(&&*name)
@@ -284,6 +286,12 @@ impl Scan {
     #[must_use]
     pub fn has_functions(&self) -> bool {
         self.legacy
+    }
+
+    /// Whether the vendor is to go on by itself after it has answered (Responses).
+    #[must_use]
+    pub fn is_background(&self) -> bool {
+        self.background
     }
 
     /// The list of tools, as written.

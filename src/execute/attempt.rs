@@ -21,6 +21,9 @@ use crate::settle::Call;
 use crate::telemetry::probe::Passed;
 use crate::telemetry::trace::{TRACEPARENT, TRACESTATE};
 
+/// How long a stream may take to begin where policy does not say. A whole reply begins when it is done, so that it may
+/// take what the call may.
+const STREAM_BEGINS_WITHIN: Duration = Duration::from_secs(120);
 /// The most of an error body that is read.
 const FAILURE_BYTES_MAX: usize = 64 * 1024;
 const FAILURE_WITHIN: Duration = Duration::from_secs(5);
@@ -56,12 +59,19 @@ pub async fn target<'t>(
     }
     let mut last = Error::of(Code::UpstreamUnreachable);
     for at in 0..retry::ATTEMPTS_PER_TARGET_MAX {
+        let left = (call.started() + run.gateway.settings.request_timeout)
+            .saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() && 0 < call.record.attempts {
+            let text = "the call took as long as `limits.request_timeout` allows";
+            last = Error::new(Code::UpstreamTimeout, text);
+            break;
+        }
         let key = if keys.is_empty() { None } else { keys.get(at as usize % keys.len()).copied() };
         call.record.attempts += 1;
         call.record.provider_key = key.map(|it| std::sync::Arc::clone(&it.name));
-        let left = (call.started() + run.gateway.settings.request_timeout)
-            .saturating_duration_since(tokio::time::Instant::now());
-        let sent = exchange(target, &outbound, key, left, call).await;
+        let default = if run.inbound.stream { STREAM_BEGINS_WITHIN } else { left };
+        let within = target.provider.timeout.unwrap_or(default).min(left);
+        let sent = exchange(target, &outbound, key, within, call).await;
         let (verdict, error, headers) = match sent {
             Ok(response) if retry::judge(response.status()) == Verdict::Answer => {
                 run.gateway.metrics.attempt(target.provider.name.as_str(), "ok");
@@ -152,7 +162,7 @@ async fn exchange(
     target: &Target,
     outbound: &Outbound,
     key: Option<&KeyCell>,
-    left: Duration,
+    within: Duration,
     call: &mut Call,
 ) -> Result<Response<Incoming>, Error> {
     let provider = &target.provider;
@@ -162,7 +172,7 @@ async fn exchange(
         .as_mut()
         .map(|it| it.attempt(Some(&provider.peer), Some(&provider.label), names));
     call.pause();
-    let sent = send(target, outbound, key, (left, passed)).await;
+    let sent = send(target, outbound, key, (within, passed)).await;
     call.resume();
     if let Some(probe) = &mut call.probe {
         match &sent {
@@ -176,12 +186,12 @@ async fn exchange(
     sent
 }
 
-/// Sends a request. `left`: how long the call may still take.
+/// Sends a request. `within`: how long the reply may take to begin.
 async fn send(
     target: &Target,
     outbound: &Outbound,
     key: Option<&KeyCell>,
-    (left, passed): (Duration, Option<Passed>),
+    (within, passed): (Duration, Option<Passed>),
 ) -> Result<Response<Incoming>, Error> {
     let mut request = request(target, outbound, key)?;
     if let Some(passed) = passed {
@@ -190,7 +200,6 @@ async fn send(
             request.headers_mut().insert(TRACESTATE, state);
         }
     }
-    let within = target.provider.timeout.min(left);
     let sent = tokio::time::timeout(within, target.provider.client.send(request)).await;
     match sent {
         Ok(Ok(response)) => Ok(response),
@@ -296,9 +305,13 @@ const fn keeps_status(status: StatusCode) -> bool {
 
 /// Takes our own secrets out of an upstream's words, should it repeat them, and then what is too long.
 fn redact(text: &str, target: &Target, key: Option<&KeyCell>) -> String {
-    let mut text = text.to_owned();
     let secrets = key.and_then(|it| it.header.as_ref()).into_iter().chain(&target.provider.headers);
-    for (_, value) in secrets {
+    without(text, secrets.map(|it| &it.1))
+}
+
+fn without<'s>(text: &str, secrets: impl Iterator<Item = &'s HeaderValue>) -> String {
+    let mut text = text.to_owned();
+    for value in secrets {
         let Ok(value) = value.to_str() else { continue };
         let bare = value.strip_prefix("Bearer ").unwrap_or(value);
         for secret in [value, bare] {
@@ -312,3 +325,6 @@ fn redact(text: &str, target: &Target, key: Option<&KeyCell>) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

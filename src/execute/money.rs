@@ -121,6 +121,10 @@ impl Bound {
         } else {
             estimate
         };
+        if is_strict && run.inbound.scan.is_background() {
+            let problem = "a strict budget cannot bound a response that goes on in the background: leave it out";
+            return Err(Error::field("background", problem));
+        }
         let upper = match (is_strict, price(run, target)) {
             (false, _) => NanoUsd::ZERO,
             (true, Some(price)) => price.upper_bound(input, reserved(run, target, output)),

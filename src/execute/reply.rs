@@ -268,3 +268,6 @@ fn dropped(names: &[String]) -> String {
     text.truncate(text.len().saturating_sub(2));
     text
 }
+
+#[cfg(test)]
+mod tests;

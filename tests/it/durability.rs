@@ -260,6 +260,48 @@ virtual_keys: [{{ name: app, value: {key}, providers: [{{ name: up, models: ["*"
     });
 }
 
+#[test]
+fn no_money_is_spent_that_the_usage_journal_cannot_tell_of() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let key = "sk-test-of-the-journal-1";
+        let yaml = upstream.providers()
+            + &format!(
+                r#"virtual_keys: [{{ name: app, value: {key}, providers: [{{ name: up, models: ["*"] }}], budget: {{ limit_usd: "1" }} }}]"#
+            );
+        let gateway = Gateway::start_with_limits_of_files(&yaml).await;
+        until("calls are served", async || {
+            (gateway.chat(key, "up/ok", "hi").await.status == 200).then_some(())
+        })
+        .await;
+        // While calls run the journal is ahead of them; at rest it says what was spent, and each call must write.
+        until("the spending is told and the journal at rest", async || {
+            let told = gateway.admin("GET", "/api/budgets", None).await.json();
+            (told["items"][0]["settled"] != "0").then_some(())
+        })
+        .await;
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let before = upstream.count();
+        gateway.limit_files(Some(0));
+        let refused = gateway.chat(key, "up/ok", "hi").await;
+        gateway.limit_files(None);
+        assert_eq!(
+            (refused.status, &refused.json()["error"]["code"]),
+            (503, &json!("storage_full")),
+            "{}",
+            refused.text()
+        );
+        assert!(
+            refused.text().contains("usage journal") && !refused.header("retry-after").is_empty()
+        );
+        assert_eq!(upstream.count(), before, "nothing was called");
+        until("calls are served again", async || {
+            (gateway.chat(key, "up/ok", "hi").await.status == 200).then_some(())
+        })
+        .await;
+    });
+}
+
 /// Writes zeros until the disk is full.
 fn fill(path: &std::path::Path) {
     use std::io::Write as _;

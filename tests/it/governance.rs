@@ -448,3 +448,49 @@ fn a_short_stream_is_not_cut_for_want_of_money_that_it_cannot_use() {
         assert!((1..500).contains(&told), "{told}");
     });
 }
+
+#[test]
+fn a_strict_budget_refuses_what_goes_on_in_the_background() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let address = upstream.address;
+        let yaml = format!(
+            r#"
+providers: [{{ name: openai, base_url: "http://{address}/v1", keys: [{{ name: main, value: sk-upstream-openai }}] }}]
+virtual_keys:
+  - {{ name: strict, value: sk-test-of-background-01, providers: [{{ name: openai, models: ["*"] }}], budget: {{ limit_usd: "1" }} }}
+  - {{ name: free, value: sk-test-of-background-02, providers: [{{ name: openai, models: ["*"] }}] }}"#
+        );
+        let gateway = Gateway::start(&yaml).await;
+        let body = json!({ "model": "openai/gpt-4o", "background": true, "input": "hi" });
+        let refused = gateway.post("/v1/responses", "sk-test-of-background-01", &body).await;
+        assert_eq!(
+            (refused.status, &refused.json()["error"]["param"]),
+            (400, &json!("background"))
+        );
+        assert_eq!(upstream.count(), 0);
+        gateway.post("/v1/responses", "sk-test-of-background-02", &body).await;
+        assert_eq!(upstream.count(), 1, "without a budget it is the vendor's matter");
+    });
+}
+
+#[test]
+fn all_attempts_of_a_call_together_take_no_longer_than_a_call_may() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let address = upstream.address;
+        // The provider alone would wait for ten seconds, three times.
+        let yaml = format!(
+            r#"
+limits: {{ request_timeout: 2s }}
+providers: [{{ name: up, dialect: openai, base_url: "http://{address}/v1", keys: [], timeout: 10s }}]
+virtual_keys: [{{ name: app, value: sk-test-of-all-attempts1, providers: [{{ name: up, models: ["*"] }}] }}]"#
+        );
+        let gateway = Gateway::start(&yaml).await;
+        let begun = tokio::time::Instant::now();
+        let answer = gateway.chat("sk-test-of-all-attempts1", "up/never", "hi").await;
+        assert_eq!(answer.status, 504, "{}", answer.text());
+        assert!(begun.elapsed() < std::time::Duration::from_secs(8), "{:?}", begun.elapsed());
+        assert_eq!(upstream.count(), 1);
+    });
+}

@@ -32,7 +32,8 @@ pub struct Provider {
     /// Headers added to each request.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
-    /// How long a call may take until its reply begins. Two minutes where absent.
+    /// How long a call may take until its reply begins. Where absent: two minutes for a stream; a reply that comes whole
+    /// begins when it is done, and may take what `limits.request_timeout` allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
     /// A PEM file of certificate authorities to trust beside the system's.

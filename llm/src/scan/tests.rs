@@ -340,3 +340,11 @@ fn every_prompt_of_a_list_is_answered() {
         assert_eq!(found(body).choices(), choices, "{body}");
     }
 }
+
+#[test]
+fn a_response_in_the_background_and_functions_of_the_first_form_are_seen() {
+    assert!(found(r#"{"background":true}"#).is_background());
+    assert!(!found(r#"{"background":false,"x":{"background":true}}"#).is_background());
+    assert!(found(r#"{"functions":[]}"#).has_functions());
+    assert!(!found(r#"{"functions":null,"x":"functions"}"#).has_functions());
+}

@@ -19,8 +19,6 @@ use crate::execute::egress::{Client, Settings};
 use crate::secret::Resolver;
 use crate::telemetry::probe::Peer;
 
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
-
 /// A provider.
 pub struct ProviderView {
     /// Its name.
@@ -35,8 +33,8 @@ pub struct ProviderView {
     pub keys: Vec<KeyCell>,
     /// Headers added to each request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// How long a reply may take to begin.
-    pub timeout: Duration,
+    /// How long a reply may take to begin, where policy says so.
+    pub timeout: Option<Duration>,
     /// Aliases.
     pub aliases: BTreeMap<String, Arc<str>>,
     /// Prices that override the catalogue.
@@ -155,7 +153,7 @@ impl ProviderView {
                 .map(|it| key(spec, it, vendor, context.secrets))
                 .collect(),
             headers: headers.collect(),
-            timeout: spec.timeout.map_or(TIMEOUT_DEFAULT, policy::Span::duration),
+            timeout: spec.timeout.map(policy::Span::duration),
             aliases: spec
                 .models
                 .iter()

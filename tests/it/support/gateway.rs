@@ -80,6 +80,31 @@ impl Gateway {
         Self { url, child, dir, http: client(), yaml: yaml.to_owned() }
     }
 
+    /// Starts one that lives on where a file is larger than it may be, so that writes can be made to fail.
+    pub(crate) async fn start_with_limits_of_files(yaml: &str) -> Self {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = configuration(dir.path(), yaml);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", r#"trap "" XFSZ; exec "$@""#, "sh"])
+            .arg(env!("CARGO_BIN_EXE_althing"))
+            .args(["serve", "--config"])
+            .arg(&file)
+            .arg("--data")
+            .arg(dir.path().join("data"));
+        let (child, url) = started(command, dir.path()).await;
+        Self { url, child, dir, http: client(), yaml: yaml.to_owned() }
+    }
+
+    /// Lets its files be as long as this; whatever it would write behind that fails.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+        let pid = i32::try_from(self.child.id().expect("runs")).ok().and_then(Pid::from_raw);
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(pid, Resource::Fsize, limit).expect("a limit");
+    }
+
     /// The data directory as the process sees it.
     pub(crate) fn data(&self) -> PathBuf {
         let pid = self.child.id().expect("runs");
