@@ -40,8 +40,9 @@ pub fn upper_bound_input(body: &[u8]) -> u64 {
     }
 }
 
-/// A bound on what a request's input is more than its bytes say: `tools` is its list of tools, as written, and
-/// `is_elsewhere` whether it names what its vendor stores ([`crate::scan::Scan::leans_on_a_store`]).
+/// A bound on what a request's input is more than its bytes say.
+///
+/// `tools` is its list of tools, as written, and `is_elsewhere` whether it names what its vendor stores ([`crate::scan::Scan::leans_on_a_store`]).
 #[must_use]
 pub fn upper_bound_beside(tools: Option<&[u8]>, is_elsewhere: bool) -> u64 {
     let stored = if is_elsewhere { REMOTE_TOKENS_MAX } else { 0 };
