@@ -108,13 +108,13 @@ pub fn prepare(
     translated(inbound, target, upstream, max_output)
 }
 
-/// Whether a body in the vendor's own dialect holds what this vendor refuses, or its stream must be written anew.
+/// Whether a body in the vendor's own dialect holds what this vendor refuses.
 fn must_translate(inbound: &Inbound<'_>, vendor: &Vendor) -> bool {
     match inbound.op {
         Op::Chat => vendor.quirks().must_translate(&inbound.body),
-        Op::StreamGenerate => inbound.as_array,
         Op::Messages | Op::Responses => has_foreign_seal(inbound),
         Op::Generate
+        | Op::StreamGenerate
         | Op::Completions
         | Op::Embeddings
         | Op::CountMessages

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 
 use super::money::Bound;
 use super::outbound::{ReplyWay, refusal};
-use super::stream::{Parts, PassBody, Translation, Way};
+use super::stream::{Array, Parts, PassBody, Translation, Way};
 use super::{Answered, Run, collect, kept};
 use crate::api::body::Body;
 use crate::api::face::Op;
@@ -180,17 +180,19 @@ fn stream(
     let context = context(run, &call, &answered.outbound.aliases);
     let request_id = uuid::Uuid::from_u128(call.record.id).to_string();
     let way = way(run, &answered);
+    let passes = matches!(way, Way::Pass { .. });
     // From here on the caller's connection and the upstream set the pace.
     call.pause();
     let upstream: Incoming = answered.response.into_body();
     let parts = Parts {
         upstream,
         way,
-        encoder: if run.inbound.as_array {
+        encoder: if run.inbound.as_array && !passes {
             gemini::array_encoder(&context)
         } else {
             run.inbound.dialect.stream_encoder(&context)
         },
+        array: (run.inbound.as_array && passes).then(Array::default),
         call,
         input_estimate: bound.begun(run.inbound.body.len() as u64),
         bound,

@@ -64,6 +64,33 @@ pub struct Translation {
     pub failure: Option<(String, String)>,
 }
 
+/// Gemini's events as items of one JSON array, for a caller who did not ask for `alt=sse`: each is what the vendor said.
+#[derive(Debug, Default)]
+pub struct Array {
+    parser: sse::Parser,
+    is_begun: bool,
+}
+
+impl Array {
+    /// The items in `bytes`, and the array's end where they are the last.
+    fn of(&mut self, bytes: &[u8], is_last: bool) -> Bytes {
+        let mut out = Vec::with_capacity(bytes.len());
+        let is_begun = &mut self.is_begun;
+        let mut item = |event: sse::Event<'_>| {
+            let before: &[u8] = if std::mem::replace(is_begun, true) { b",\r\n" } else { b"[" };
+            out.extend_from_slice(before);
+            out.extend_from_slice(event.data.as_bytes());
+        };
+        // The tap has bounded every event.
+        let _ = self.parser.push(bytes, &mut item);
+        if is_last {
+            self.parser.finish(&mut item);
+            out.extend_from_slice(if self.is_begun { b"]" } else { b"[]" });
+        }
+        out.into()
+    }
+}
+
 /// What a stream is made of.
 pub struct Parts {
     /// The upstream's body.
@@ -78,6 +105,8 @@ pub struct Parts {
     pub input_estimate: u64,
     /// What was reserved for it.
     pub bound: Bound,
+    /// Where what passes is to be one JSON array.
+    pub array: Option<Array>,
     /// The bodies, where they are to be kept.
     pub kept: Option<kept::Stream>,
     /// Up to which reservation more was asked of the ledger.
@@ -130,11 +159,17 @@ impl PassBody {
         false
     }
 
-    /// Notes what goes to the caller.
-    fn note(&mut self, bytes: &[u8]) {
-        if let Some(kept) = self.parts.as_mut().and_then(|it| it.kept.as_mut()) {
-            kept.note(bytes);
+    /// What goes to the caller, in its form; noted where bodies are kept.
+    fn given(&mut self, mut bytes: Bytes, is_last: bool) -> Bytes {
+        if let Some(parts) = &mut self.parts {
+            if let Some(array) = &mut parts.array {
+                bytes = array.of(&bytes, is_last);
+            }
+            if let Some(kept) = &mut parts.kept {
+                kept.note(&bytes);
+            }
         }
+        bytes
     }
 
     fn end(&mut self, ended: &Ended) {
@@ -218,17 +253,19 @@ impl HttpBody for PassBody {
             match step {
                 Ok(Step::More) => {}
                 Ok(Step::Send(bytes)) => {
-                    self.note(&bytes);
-                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    let bytes = self.given(bytes, false);
+                    if !bytes.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
                 }
                 Ok(Step::End(bytes)) => {
-                    self.note(&bytes);
+                    let bytes = self.given(bytes, true);
                     self.end(&Ended::Ok(status));
                     return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
                 }
                 Err(broken) => {
                     let (bytes, error) = *broken;
-                    self.note(&bytes);
+                    let bytes = self.given(bytes, true);
                     self.end(&Ended::Failed(status, error.code));
                     return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
                 }

@@ -260,7 +260,7 @@ fn tokens_are_estimated_where_the_vendor_cannot_be_asked() {
 #[test]
 fn a_gemini_stream_without_alt_sse_is_one_json_array() {
     run(async {
-        let (_upstream, gateway) = start().await;
+        let (upstream, gateway) = start().await;
         for provider in ["gem", "up"] {
             let body = json!({ "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] });
             let path = format!("/genai/v1beta/models/{provider}/ok:streamGenerateContent");
@@ -272,6 +272,13 @@ fn a_gemini_stream_without_alt_sse_is_one_json_array() {
                 .filter_map(|it| it["candidates"][0]["content"]["parts"][0]["text"].as_str())
                 .collect();
             assert_eq!(text, TEXT, "{provider}: {json}");
+            if provider == "gem" {
+                // Its own vendor's events stand in it as they were said.
+                let said = String::from_utf8_lossy(&upstream.books.said.lock()).into_owned();
+                let items: Vec<&str> =
+                    said.lines().filter_map(|it| it.strip_prefix("data: ")).collect();
+                assert_eq!(answer.text(), format!("[{}]", items.join(",\r\n")));
+            }
         }
     });
 }
@@ -570,5 +577,19 @@ fn functions_of_openais_first_form_are_called_over_every_vendor() {
         let body = json!({ "model": "up/ok", "functions": [function], "messages": [] });
         gateway.post("/v1/chat/completions", KEY, &body).await;
         assert_eq!(upstream.last().body["functions"], body["functions"]);
+    });
+}
+
+#[test]
+fn a_gemini_array_that_breaks_off_is_closed_with_an_error_as_its_last_item() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        let body = json!({ "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] });
+        let path = "/genai/v1beta/models/gem/cut:streamGenerateContent";
+        let answer = gateway.post(path, KEY, &body).await;
+        let items = answer.json();
+        let last = items.as_array().expect("an array").last().expect("an item").clone();
+        assert_eq!(last["error"]["code"], 502, "{items}");
+        assert!(2 <= items.as_array().map_or(0, Vec::len), "{items}");
     });
 }
