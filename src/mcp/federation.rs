@@ -174,6 +174,7 @@ impl Context {
             tokens: Arc::clone(&self.options.tokens),
             clock: Arc::clone(&self.options.clock),
             renewing,
+            tasks: self.options.tasks.clone(),
         }))
     }
 }

@@ -403,15 +403,20 @@ impl Supervisor {
     }
 
     /// Pauses before the next attempt, longer each time. Whether the server is to end.
+    ///
+    /// A server that waits for a person is tried too, seldom: a proxy before it may have refused us in its stead,
+    /// or a secret may be another now.
     async fn rest(&mut self) -> bool {
         let limits = &self.context.options.limits;
-        let pause = jittered(self.pause);
+        let is_held = self.server.state() == State::Held;
+        let pause = jittered(if is_held { limits.refresh_every } else { self.pause });
         self.pause = (self.pause * 2).clamp(limits.backoff_min, limits.backoff_max);
         tokio::select! {
             biased;
             () = self.server.stop.cancelled() => return true,
             () = self.server.reconnect.notified() => {}
-            () = tokio::time::sleep(pause), if self.server.state() != State::Held => {}
+            // It stays held meanwhile, so that no call waits for what will hardly come.
+            () = tokio::time::sleep(pause) => if is_held { return false },
         }
         if self.server.state() != State::Connecting {
             let last = self.server.last_error();

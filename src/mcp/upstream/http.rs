@@ -18,6 +18,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::address::is_public;
+use super::redact::Redactor;
 use super::wire::SendError;
 
 /// How long a TCP connection may take to be made.
@@ -188,14 +189,32 @@ pub(crate) fn is_media(response: &Response<Incoming>, media: &str) -> bool {
     value.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case(media))
 }
 
+/// Why there is no proof of who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// Somebody must do something: authorise, or change the settings.
+    Definitely(String),
+    /// It failed now, and may succeed later without anybody.
+    Perhaps(String),
+}
+
+impl From<Denied> for SendError {
+    fn from(it: Denied) -> Self {
+        match it {
+            Denied::Definitely(reason) => Self::Unauthorized(reason),
+            Denied::Perhaps(reason) => Self::NotSent(reason),
+        }
+    }
+}
+
 /// Gives the gateway's proof of who it is to a server.
 #[async_trait::async_trait]
 pub(crate) trait Credentials: Send + Sync {
     /// The value of `authorization` for the next request.
-    async fn authorization(&self) -> Result<HeaderValue, String>;
+    async fn authorization(&self) -> Result<HeaderValue, Denied>;
 
     /// Takes note that `used` was refused with this `WWW-Authenticate`. `Ok`: another try makes sense.
-    async fn refused(&self, used: &HeaderValue, challenge: Option<&str>) -> Result<(), String>;
+    async fn refused(&self, used: &HeaderValue, challenge: Option<&str>) -> Result<(), Denied>;
 }
 
 /// A server's address, with what goes with every request to it.
@@ -206,6 +225,8 @@ pub(crate) struct Endpoint {
     /// Configured headers.
     pub(crate) headers: HeaderMap,
     pub(crate) credentials: Option<Arc<dyn Credentials>>,
+    /// Told of every proof that is sent, so that a server cannot hand it to a caller.
+    pub(crate) redactor: Arc<Redactor>,
 }
 
 /// Reads an absolute `http` or `https` URL.
@@ -238,7 +259,8 @@ impl Endpoint {
         };
         for is_last in [false, true] {
             let mut headers = headers.clone();
-            let proof = credentials.authorization().await.map_err(SendError::Unauthorized)?;
+            let proof = credentials.authorization().await?;
+            self.redactor.learn(&proof);
             headers.insert(http::header::AUTHORIZATION, proof.clone());
             let response = self.follow(method, uri, &headers, body).await?;
             let challenge = response
@@ -251,10 +273,7 @@ impl Endpoint {
             if response.status() != StatusCode::UNAUTHORIZED && !is_scope {
                 return Ok(response);
             }
-            credentials
-                .refused(&proof, challenge.as_deref())
-                .await
-                .map_err(SendError::Unauthorized)?;
+            credentials.refused(&proof, challenge.as_deref()).await?;
             if is_last {
                 return Err(SendError::Unauthorized(
                     "its answer is HTTP status 401 although the token is fresh".to_owned(),

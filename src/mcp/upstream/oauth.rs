@@ -15,10 +15,11 @@ use async_trait::async_trait;
 use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
-use super::http::Credentials;
+use super::http::{Credentials, Denied};
 use super::{Secrets, TokenStore};
+use crate::tasks::Tasks;
 
 mod authorize;
 mod challenge;
@@ -50,21 +51,24 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     /// One renewal at a time for the server on this node, whatever connections it has.
     pub(crate) renewing: Arc<Semaphore>,
+    /// Where renewals run.
+    pub(crate) tasks: Tasks,
 }
 
-/// The tokens for one server.
+/// The tokens for one server. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct OAuth {
-    parts: Parts,
-    fetcher: Fetcher,
-    grant: ArcSwapOption<Grant>,
+    parts: Arc<Parts>,
+    fetcher: Arc<Fetcher>,
+    grant: Arc<ArcSwapOption<Grant>>,
     /// What the server said when it refused us last.
-    challenge: Mutex<Challenge>,
+    challenge: Arc<Mutex<Challenge>>,
 }
 
 impl OAuth {
     pub(crate) fn new(parts: Parts) -> Result<Self, String> {
-        let fetcher = Fetcher::new(&parts.url)?;
-        Ok(Self { parts, fetcher, grant: ArcSwapOption::empty(), challenge: Mutex::default() })
+        let fetcher = Arc::new(Fetcher::new(&parts.url)?);
+        Ok(Self { parts: Arc::new(parts), fetcher, grant: Arc::default(), challenge: Arc::default() })
     }
 
     /// The grant in use: the one in memory, else the one that is kept.
@@ -100,44 +104,43 @@ impl OAuth {
     }
 
     /// Gets another grant in the place of `old`, once however many ask.
-    async fn renew(&self, old: Option<&Grant>) -> Result<Arc<Grant>, String> {
-        let renewal = async {
-            let _one = self
-                .parts
-                .renewing
-                .acquire()
-                .await
-                .map_err(|_| "the gateway is ending".to_owned())?;
-            if let Some(other) =
-                self.reload().await?.filter(|it| old.is_none_or(|old| !it.is_same(old)))
-                && !self.is_due(&other)
-            {
-                return Ok(other);
-            }
-            self.renew_now(old).await
-        };
-        tokio::time::timeout(RENEWAL_TIMEOUT, renewal)
-            .await
-            .unwrap_or_else(|_| Err("its authorization server does not answer".to_owned()))
+    ///
+    /// It runs to its end whoever stops waiting: where refresh tokens are used once, an answer that nobody read
+    /// would be the loss of the grant.
+    async fn renew(&self, old: Option<Arc<Grant>>) -> Result<Arc<Grant>, Denied> {
+        let (sender, done) = oneshot::channel();
+        let this = self.clone();
+        self.parts.tasks.spawn("mcp.oauth.renew", async move {
+            let renewal = tokio::time::timeout(RENEWAL_TIMEOUT, this.renew_once(old.as_deref()));
+            let late = || perhaps("its authorization server does not answer");
+            // Who asked may be gone.
+            let _gone = sender.send(renewal.await.unwrap_or_else(|_| Err(late())));
+        });
+        done.await.unwrap_or_else(|_| Err(perhaps("the renewal of its token broke off")))
     }
 
-    async fn renew_now(&self, old: Option<&Grant>) -> Result<Arc<Grant>, String> {
+    async fn renew_once(&self, old: Option<&Grant>) -> Result<Arc<Grant>, Denied> {
+        let one = self.parts.renewing.acquire().await;
+        let _one = one.map_err(|_| perhaps("the gateway is ending"))?;
+        let kept = self.reload().await.map_err(Denied::Perhaps)?;
+        if let Some(other) = kept.filter(|it| old.is_none_or(|old| !it.is_same(old)))
+            && !self.is_due(&other)
+        {
+            return Ok(other);
+        }
+        self.renew_now(old).await
+    }
+
+    async fn renew_now(&self, old: Option<&Grant>) -> Result<Arc<Grant>, Denied> {
         if let Some(old) = old
             && old.refresh_token.is_some()
         {
-            match token::refresh(&self.fetcher, old, self.parts.clock.now()).await {
-                Ok(grant) => return self.keep(grant).await,
+            match token::refresh(&self.parts, &self.fetcher, old).await {
+                Ok(grant) => return self.keep(grant).await.map_err(Denied::Perhaps),
                 Err(token::Refused::Definitely(_))
                     if self.parts.settings.grant == GrantKind::ClientCredentials => {}
-                Err(token::Refused::Definitely(code)) => {
-                    self.grant.store(None);
-                    self.parts.tokens.forget(&self.parts.server).await?;
-                    return Err(format!(
-                        "its authorization server refuses to renew the token (`{code}`); {}",
-                        self.how()
-                    ));
-                }
-                Err(token::Refused::Perhaps(reason)) => return Err(reason),
+                Err(token::Refused::Definitely(code)) => return Err(self.refused_for_good(&code).await),
+                Err(token::Refused::Perhaps(reason)) => return Err(Denied::Perhaps(reason)),
             }
         }
         match self.parts.settings.grant {
@@ -145,9 +148,22 @@ impl OAuth {
                 let challenge = self.challenge.lock().clone();
                 let grant =
                     token::client_credentials(&self.parts, &self.fetcher, &challenge).await?;
-                self.keep(grant).await
+                self.keep(grant).await.map_err(Denied::Perhaps)
             }
-            GrantKind::AuthorizationCode => Err(self.how()),
+            GrantKind::AuthorizationCode => Err(Denied::Definitely(self.how())),
+        }
+    }
+
+    /// The grant is forgotten only where it is gone: with another client secret, say, it may still be renewed.
+    async fn refused_for_good(&self, code: &str) -> Denied {
+        let told = format!("its authorization server refuses to renew the token (`{code}`)");
+        if code != token::GRANT_IS_GONE {
+            return Denied::Definitely(format!("{told}; check `auth`, then reconnect it"));
+        }
+        self.grant.store(None);
+        match self.parts.tokens.forget(&self.parts.server).await {
+            Ok(()) => Denied::Definitely(format!("{told}; {}", self.how())),
+            Err(reason) => Denied::Perhaps(reason),
         }
     }
 
@@ -162,13 +178,13 @@ impl OAuth {
 
 #[async_trait]
 impl Credentials for OAuth {
-    async fn authorization(&self) -> Result<HeaderValue, String> {
-        let grant = match self.current().await? {
+    async fn authorization(&self) -> Result<HeaderValue, Denied> {
+        let grant = match self.current().await.map_err(Denied::Perhaps)? {
             Some(grant) if !self.is_due(&grant) => grant,
-            Some(grant) => match self.renew(Some(&grant)).await {
+            Some(grant) => match self.renew(Some(Arc::clone(&grant))).await {
                 Ok(renewed) => renewed,
                 // Early, so there is time: what we have still holds.
-                Err(reason)
+                Err(Denied::Definitely(reason) | Denied::Perhaps(reason))
                     if !grant.is_expired(self.parts.clock.now()) && self.grant.load().is_some() =>
                 {
                     let server = &self.parts.server;
@@ -179,26 +195,33 @@ impl Credentials for OAuth {
             },
             None => self.renew(None).await?,
         };
-        grant.header()
+        grant.header().map_err(Denied::Definitely)
     }
 
-    async fn refused(&self, used: &HeaderValue, challenge: Option<&str>) -> Result<(), String> {
+    async fn refused(&self, used: &HeaderValue, challenge: Option<&str>) -> Result<(), Denied> {
         let challenge = challenge.map(Challenge::parse).unwrap_or_default();
         let wants_scope =
             challenge.is_insufficient_scope().then(|| challenge.scope.clone()).flatten();
         *self.challenge.lock() = challenge;
-        let Some(current) = self.current().await? else { return Err(self.how()) };
-        if current.header()? != *used {
+        let Some(current) = self.current().await.map_err(Denied::Perhaps)? else {
+            return Err(Denied::Definitely(self.how()));
+        };
+        if current.header().map_err(Denied::Definitely)? != *used {
             return Ok(());
         }
         if let (Some(scope), GrantKind::AuthorizationCode) =
             (&wants_scope, self.parts.settings.grant)
         {
             let scope: String = scope.chars().take(200).collect();
-            return Err(format!("it wants more rights (scope `{scope}`); {}", self.how()));
+            let text = format!("it wants more rights (scope `{scope}`); {}", self.how());
+            return Err(Denied::Definitely(text));
         }
-        self.renew(Some(&current)).await.map(drop)
+        self.renew(Some(current)).await.map(drop)
     }
+}
+
+fn perhaps(reason: &str) -> Denied {
+    Denied::Perhaps(reason.to_owned())
 }
 
 /// `now` and so many seconds.

@@ -43,16 +43,18 @@ pub(crate) async fn open(spec: &McpServer, context: &Context) -> Result<Connecti
     let options = &context.options;
     let deadline = Instant::now() + options.limits.connect_timeout;
     let given = Given::resolve(spec, options).await?;
-    let inbox = Inbox::new(spec.name.clone(), options.limits.result_bytes_max, given.redactor());
+    let redactor = given.redactor();
+    let bytes_max = options.limits.result_bytes_max;
+    let inbox = Inbox::new(spec.name.clone(), bytes_max, Arc::clone(&redactor));
     let (link, first) = match spec.transport {
-        Transport::Stdio => (start(spec, options, given, inbox).await?, First::Legacy),
+        Transport::Stdio => (start(spec, options, (given, redactor), inbox).await?, First::Legacy),
         Transport::Http => {
-            let endpoint = endpoint(spec, context, &given)?;
+            let endpoint = endpoint(spec, context, &given, redactor)?;
             let wire = StreamableHttp::new(endpoint, Arc::clone(&inbox), &options.tasks);
             (Link { wire, inbox }, First::Modern)
         }
         Transport::Sse => {
-            let endpoint = endpoint(spec, context, &given)?;
+            let endpoint = endpoint(spec, context, &given, redactor)?;
             let opened = Sse::open(endpoint, Arc::clone(&inbox), &options.tasks, deadline).await;
             let wire = opened.map_err(|it| match AskError::from(it) {
                 AskError::Unauthorized(reason) => OpenError::Unauthorized(reason),
@@ -110,7 +112,7 @@ impl Given {
 async fn start(
     spec: &McpServer,
     options: &Options,
-    given: Given,
+    (given, redactor): (Given, Arc<Redactor>),
     inbox: Arc<Inbox>,
 ) -> Result<Link, OpenError> {
     let command = spec
@@ -124,7 +126,7 @@ async fn start(
     }
     let launch = Launch {
         argv: stdio::argv(command).map_err(OpenError::Settings)?,
-        redactor: given.redactor(),
+        redactor,
         env: given.0,
         cwd: spec.cwd.as_deref(),
         guard: &options.guard,
@@ -148,7 +150,12 @@ const RESERVED: [&str; 10] = [
     "last-event-id",
 ];
 
-fn endpoint(spec: &McpServer, context: &Context, given: &Given) -> Result<Endpoint, OpenError> {
+fn endpoint(
+    spec: &McpServer,
+    context: &Context,
+    given: &Given,
+    redactor: Arc<Redactor>,
+) -> Result<Endpoint, OpenError> {
     let url =
         spec.url.as_deref().ok_or_else(|| OpenError::Settings("`url` is missing".to_owned()))?;
     let uri = absolute(url).map_err(OpenError::Settings)?;
@@ -172,7 +179,7 @@ fn endpoint(spec: &McpServer, context: &Context, given: &Given) -> Result<Endpoi
         ));
     }
     let client = Client::new(Reach::Anywhere).map_err(OpenError::Failed)?;
-    Ok(Endpoint { client, uri: ArcSwap::from_pointee(uri), headers, credentials })
+    Ok(Endpoint { client, uri: ArcSwap::from_pointee(uri), headers, credentials, redactor })
 }
 
 fn credentials(

@@ -42,7 +42,7 @@ pub(super) struct Grant {
     issuer: String,
     /// Where they are renewed.
     token_endpoint: String,
-    client: Client,
+    pub(super) client: Client,
     access_token: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) refresh_token: Option<String>,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use althing_domain::time::{Clock, UnixMillis};
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use crate::mcp::federation::tests::{
     Memory, call, eventually, limits, options, spec, status, until_state,
 };
 use crate::mcp::federation::{Federation, Options, State};
-use crate::mcp::upstream::fixture::{Fixture, Reply, Seen, error, usual};
+use crate::mcp::upstream::fixture::{Fixture, Piece, Reply, Seen, error, usual};
 use crate::mcp::upstream::oauth::AuthorizeError;
 
 const REDIRECT: &str = "http://127.0.0.1:9/callback";
@@ -40,6 +41,12 @@ struct World {
     /// What the metadata say instead of the truth.
     lies: HashMap<&'static str, Value>,
     refuses_refresh: bool,
+    /// What the token endpoint answers instead of a token.
+    failure: Option<(u16, &'static str)>,
+    /// Whether the server repeats the token in errors.
+    repeats: bool,
+    /// How long the token endpoint's answers are on their way.
+    delay: Duration,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -76,6 +83,9 @@ fn protected(world: &Shared, seen: &Seen) -> Reply {
         return Reply::status(401).with("www-authenticate", challenge);
     }
     match seen.rpc() {
+        "tools/call" if world.repeats => {
+            Reply::json(&error(seen, -32000, &format!("cannot use {}", world.token)))
+        }
         "initialize" => Reply::json(&error(seen, -32601, "no such method")),
         "subscriptions/listen" => Reply::status(405),
         _ => Reply::json(&usual(seen)),
@@ -109,6 +119,11 @@ fn issuer(world: &Shared, seen: &Seen) -> Reply {
 }
 
 fn token(world: &mut World, form: &HashMap<String, String>) -> Reply {
+    if let Some((status, code)) = world.failure {
+        return Reply::status(status)
+            .with("content-type", "application/json")
+            .text(json!({ "error": code }).to_string());
+    }
     let grant = form.get("grant_type").map(String::as_str).unwrap_or_default();
     let is_stale = grant == "refresh_token"
         && (world.refuses_refresh || form.get("refresh_token") != Some(&world.refresh));
@@ -124,7 +139,10 @@ fn token(world: &mut World, form: &HashMap<String, String>) -> Reply {
     if grant != "client_credentials" {
         answer["refresh_token"] = json!(world.refresh);
     }
-    Reply::json(&answer)
+    let late = Reply::status(200)
+        .with("content-type", "application/json")
+        .piece(Piece::Wait(world.delay));
+    late.text(answer.to_string())
 }
 
 impl Scene {
@@ -346,6 +364,84 @@ async fn an_issuer_that_is_down_does_not_stop_a_token_that_still_holds() {
     })
     .await;
     federation.call(call("echo", &json!({}))).await.expect("a result with the old token");
+}
+
+#[tokio::test]
+async fn an_issuer_that_was_away_needs_no_person_once_it_is_back() {
+    let scene = Scene::new().await;
+    let federation = scene.authorised().await;
+    for failure in [(503, "temporarily_unavailable"), (400, "temporarily_unavailable")] {
+        scene.world.lock().failure = Some(failure);
+        scene.advance(2 * 3600);
+        let refused = federation.call(call("echo", &json!({}))).await.expect_err("no result");
+        assert!(refused.is_without_effect(), "{refused:?}");
+        until_state(&federation, "s", State::Down).await;
+        scene.world.lock().failure = None;
+        until_state(&federation, "s", State::Ready).await;
+        federation.call(call("echo", &json!({}))).await.expect("a result");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_ends_also_where_its_caller_has_left() {
+    let scene = Scene::new().await;
+    let federation = scene.authorised().await;
+    scene.advance(2 * 3600);
+    scene.world.lock().delay = Duration::from_millis(300);
+    let hurried = federation.call(call("echo", &json!({})));
+    tokio::time::timeout(Duration::from_millis(100), hurried).await.expect_err("it waits");
+    assert_eq!(scene.token_forms().len(), 2, "the renewal is on its way");
+    federation.call(call("echo", &json!({}))).await.expect("a result");
+    // The answer that came after its caller had left was kept: the used token is not sent again.
+    assert_eq!(scene.token_forms().len(), 2);
+    assert_eq!(scene.server.last("tools/call").header("authorization"), Some("Bearer access-2"));
+}
+
+#[tokio::test]
+async fn a_grant_is_kept_where_only_our_client_is_refused() {
+    let scene = Scene::new().await;
+    let federation = scene.authorised().await;
+    scene.world.lock().failure = Some((401, "invalid_client"));
+    scene.advance(2 * 3600);
+    federation.call(call("echo", &json!({}))).await.expect_err("no result");
+    until_state(&federation, "s", State::Held).await;
+    assert!(!scene.tokens.0.lock().is_empty());
+    scene.world.lock().failure = None;
+    assert!(federation.reconnect("s"));
+    until_state(&federation, "s", State::Ready).await;
+}
+
+#[tokio::test]
+async fn a_renewal_proves_itself_with_the_secret_that_is_set_now() {
+    let scene = Scene::new().await;
+    let auth = |secret: &str| json!({ "type": "oauth", "grant": "authorization_code", "client_id": "me", "client_secret": secret });
+    let federation = scene.connect(&auth("old"));
+    until_state(&federation, "s", State::Held).await;
+    let state = scene.begin(&federation).await["state"].clone();
+    federation
+        .finish_authorize(&state, "the-code", Some(&scene.issuer.origin))
+        .await
+        .expect("tokens");
+    until_state(&federation, "s", State::Ready).await;
+    drop(federation);
+    scene.advance(2 * 3600);
+    let federation = scene.connect(&auth("new"));
+    until_state(&federation, "s", State::Ready).await;
+    let seen = scene.issuer.seen.lock().iter().rfind(|it| it.target == "/token").cloned();
+    let seen = seen.expect("a request");
+    assert!(seen.body.contains("grant_type=refresh_token"), "{}", seen.body);
+    // `me:new`.
+    assert_eq!(seen.header("authorization"), Some("Basic bWU6bmV3"));
+}
+
+#[tokio::test]
+async fn a_token_that_the_server_repeats_in_an_error_reaches_no_caller() {
+    let scene = Scene::new().await;
+    let federation = scene.authorised().await;
+    scene.world.lock().repeats = true;
+    let refused = federation.call(call("echo", &json!({}))).await.expect_err("an error");
+    let text = format!("{refused:?}");
+    assert!(text.contains("[secret]") && !text.contains("access-1"), "{text}");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! The token endpoint.
 
-use althing_domain::time::UnixMillis;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
@@ -12,11 +11,17 @@ use super::discover::{self, Metadata};
 use super::fetch::Fetcher;
 use super::grant::{Client, Grant, Origin, Proof, Tokens};
 use super::{Parts, client_secret};
+use crate::mcp::upstream::http::Denied;
+
+/// OAuth's code for a grant that is gone: revoked, expired, or used up.
+pub(super) const GRANT_IS_GONE: &str = "invalid_grant";
+/// Codes that say that the same request may succeed later.
+const PASSING: [&str; 3] = ["temporarily_unavailable", "server_error", "slow_down"];
 
 /// Why there is no token.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// The grant is gone: asking again is of no use. With OAuth's error code.
+    /// Asking the same again is of no use. With OAuth's error code.
     Definitely(String),
     /// Something failed that may not fail again.
     Perhaps(String),
@@ -33,9 +38,9 @@ impl Refused {
 
 /// Renews a grant.
 pub(super) async fn refresh(
+    parts: &Parts,
     fetcher: &Fetcher,
     old: &Grant,
-    now: UnixMillis,
 ) -> Result<Grant, Refused> {
     let refresh_token = old.refresh_token.as_deref().unwrap_or_default();
     let form = [
@@ -43,13 +48,28 @@ pub(super) async fn refresh(
         ("refresh_token", refresh_token),
         ("resource", old.origin().resource),
     ];
-    let origin = old.origin();
+    let client = current(parts, &old.client).await.map_err(Refused::Perhaps)?;
+    let origin = Origin { client: &client, ..old.origin() };
     let tokens = ask(fetcher, &origin, &form).await?;
-    let mut grant = Grant::new(&origin, tokens, now).map_err(Refused::Perhaps)?;
+    let mut grant = Grant::new(&origin, tokens, parts.clock.now()).map_err(Refused::Perhaps)?;
     if grant.refresh_token.is_none() {
         grant.refresh_token.clone_from(&old.refresh_token);
     }
     Ok(grant)
+}
+
+/// The client that a grant was given to, with the secret that the settings give it now.
+async fn current(parts: &Parts, given: &Client) -> Result<Client, String> {
+    let mut client = given.clone();
+    if parts.settings.client_id.is_some() {
+        client.secret = client_secret(parts).await?.map(|it| it.expose_secret().to_owned());
+        client.proof = match (&client.secret, client.proof) {
+            (None, _) => Proof::None,
+            (Some(_), Proof::None) => Proof::Basic,
+            (Some(_), kept) => kept,
+        };
+    }
+    Ok(client)
 }
 
 /// Gets a grant for the gateway itself.
@@ -57,17 +77,17 @@ pub(super) async fn client_credentials(
     parts: &Parts,
     fetcher: &Fetcher,
     challenge: &Challenge,
-) -> Result<Grant, String> {
-    let issuer = discover::discover(fetcher, &parts.url, challenge).await?;
-    let id = parts
-        .settings
-        .client_id
-        .clone()
-        .ok_or("`auth.client_id` is missing; client_credentials needs it")?;
+) -> Result<Grant, Denied> {
+    let id = parts.settings.client_id.clone().ok_or_else(|| {
+        let text = "`auth.client_id` is missing; client_credentials needs it";
+        Denied::Definitely(text.to_owned())
+    })?;
+    let issuer =
+        discover::discover(fetcher, &parts.url, challenge).await.map_err(Denied::Perhaps)?;
     let client = preregistered(
         &issuer.metadata,
         id,
-        client_secret(parts).await?.map(|it| it.expose_secret().to_owned()),
+        client_secret(parts).await.map_err(Denied::Perhaps)?.map(|it| it.expose_secret().to_owned()),
     );
     let url = parts.url.to_string();
     let resource = issuer.resource.as_deref().unwrap_or(&url);
@@ -83,8 +103,11 @@ pub(super) async fn client_credentials(
     if !scope.is_empty() {
         form.push(("scope", &scope));
     }
-    let tokens = ask(fetcher, &origin, &form).await.map_err(Refused::text)?;
-    Grant::new(&origin, tokens, parts.clock.now())
+    let tokens = ask(fetcher, &origin, &form).await.map_err(|it| match it {
+        Refused::Definitely(_) => Denied::Definitely(it.text()),
+        Refused::Perhaps(reason) => Denied::Perhaps(reason),
+    })?;
+    Grant::new(&origin, tokens, parts.clock.now()).map_err(Denied::Perhaps)
 }
 
 /// What to ask for: what the settings say, else what the server wants, else all that the resource has.
@@ -129,7 +152,10 @@ pub(super) async fn ask(
     let status = answer.status.as_u16();
     match serde_json::from_slice::<Failure>(&answer.body) {
         Ok(failure)
-            if is_code(&failure.error) && answer.status.is_client_error() && status != 429 =>
+            if is_code(&failure.error)
+                && answer.status.is_client_error()
+                && status != 429
+                && !PASSING.contains(&failure.error.as_str()) =>
         {
             // `invalid_grant` ends a grant; the other codes say that what we sent is wrong, which no repetition mends.
             Err(Refused::Definitely(failure.error))
