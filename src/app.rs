@@ -30,6 +30,7 @@ use crate::gateway::{Gateway, KeepBodies, Settings};
 use crate::listen::{Connections, Listener};
 use crate::mcp::execute::Executor;
 use crate::mcp::federation::{self, Federation};
+use crate::mcp::inject::Shelf;
 use crate::mcp::server::{Keys, Limits, McpServer};
 use crate::mcp::upstream::GuardProgram;
 use crate::secret::{NodeResolver, Resolver};
@@ -153,6 +154,7 @@ impl Node {
             otlp,
             clock: Arc::clone(&clock),
             federation: federation.clone(),
+            shelf: Shelf::default(),
             settings: settings(&config),
             tasks: tasks.clone(),
             retries: RetryBudget::default(),
@@ -172,11 +174,8 @@ impl Node {
         let mcp = mcp_server(&control, &federation, &clock, &tasks)?;
         let first = first::writes(&admin, &config, apply_file).await?;
         ports::follow_servers(&control, &federation, &tasks);
-        let scheme = if config.tls.is_some() { "https" } else { "http" };
-        let public_url =
-            config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
         // Set once, here.
-        let _ = gateway.public_url.set(public_url);
+        let _ = gateway.public_url.set(public_url(&config, address));
         let executor = Executor::new(Arc::new(federation), tasks.clone());
         let admin = crate::api::admin::router(admin);
         let api = |serves: Serves| {
@@ -361,13 +360,25 @@ fn federation(
         clock: Arc::clone(clock),
         secrets: Arc::new(ports::UpstreamSecrets::new(control)),
         tokens: Arc::new(law::LawTokens(control.clone())),
-        guard: GuardProgram {
-            // The path of the running program; where the system does not say, the name it was installed under.
-            program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("althing")),
-            arguments: vec!["stdio-guard".into()],
-        },
+        guard: GuardProgram { program: running_program(), arguments: vec!["stdio-guard".into()] },
         limits,
     })
+}
+
+/// The address of this node as people's browsers see it.
+fn public_url(config: &Config, address: std::net::SocketAddr) -> String {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"))
+}
+
+/// The program that runs now, also where its file was replaced since: a guard of another version could not be
+/// relied on, and `current_exe` would name a file that is gone.
+fn running_program() -> PathBuf {
+    const RUNNING: &str = "/proc/self/exe";
+    if std::path::Path::new(RUNNING).exists() {
+        return PathBuf::from(RUNNING);
+    }
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("althing"))
 }
 
 fn settings(config: &Config) -> Settings {

@@ -17,6 +17,7 @@ use crate::error::{Code, Error};
 use crate::execute::retry::RetryBudget;
 use crate::listen::Connections;
 use crate::mcp::Federation;
+use crate::mcp::inject::Shelf;
 use crate::settle::{Call, Recorder};
 use crate::tasks::Tasks;
 use crate::telemetry::metric::Metrics;
@@ -74,6 +75,8 @@ pub struct Gateway {
     pub clock: Arc<dyn Clock>,
     /// MCP upstreams.
     pub federation: Federation,
+    /// Tools as they are put into requests.
+    pub shelf: Shelf,
     /// Limits and switches.
     pub settings: Settings,
     /// The process's tasks.

@@ -21,6 +21,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::body::Body;
@@ -29,6 +30,8 @@ use stall::Patient;
 
 /// How long a connection may take to send a request's head, and to finish a TLS handshake.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a silent HTTP/2 connection is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(60);
 /// Connections that one address may hold.
 const CONNECTIONS_PER_ADDRESS_MAX: u32 = 4096;
 /// After a failed accept (too many open files): how long to leave the listener alone.
@@ -214,9 +217,12 @@ impl<H: Handler> Connection<H> {
         builder
             .http2()
             .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(HEAD_TIMEOUT)
             .max_header_list_size(u32::try_from(buffer_bytes).unwrap_or(u32::MAX));
-        let connection =
-            builder.serve_connection(TokioIo::new(Patient::new(stream)), service).into_owned();
+        // Before it knows which protocol it is, hyper waits without end.
+        let stream = Patient::beginning(stream, Instant::now() + HEAD_TIMEOUT);
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error = %error, "connection ended");
         }

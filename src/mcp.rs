@@ -5,6 +5,7 @@
 
 mod arguments;
 pub mod bridge;
+mod cache;
 pub mod call;
 pub mod caller;
 pub mod catalog;

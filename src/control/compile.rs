@@ -33,6 +33,7 @@ impl Compiler {
     pub fn new(cells: Arc<Cells>, secrets: Arc<dyn Resolver>, hasher: Hasher) -> Self {
         let empty = View {
             index: 0,
+            policy: 0,
             providers: Arc::default(),
             groups: HashMap::new(),
             keys: HashMap::new(),
@@ -54,6 +55,7 @@ impl Compiler {
     pub fn rebuild(&mut self, state: &State) {
         let mut view = View::clone(&self.views.load());
         view.index = state.index();
+        view.policy = state.index();
         view.admin = state.admin_key().map(|it| it.0);
         view.groups = state
             .tables()
@@ -79,6 +81,9 @@ impl Compiler {
     pub fn update(&mut self, state: &State, changes: &Changes) {
         let mut view = View::clone(&self.views.load());
         view.index = state.index();
+        if !changes.objects.is_empty() {
+            view.policy = state.index();
+        }
         if changes.admin_key {
             view.admin = state.admin_key().map(|it| it.0);
         }

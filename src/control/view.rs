@@ -28,6 +28,8 @@ pub type Credential = (Arc<KeyView>, Option<UnixMillis>);
 pub struct View {
     /// The log index it stands at.
     pub index: u64,
+    /// The log index of the last change of policy: leases and the like do not count.
+    pub policy: u64,
     /// Providers, in the order of their creation.
     pub providers: Arc<Vec<Arc<ProviderView>>>,
     /// Tool groups by name.

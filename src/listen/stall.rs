@@ -12,6 +12,9 @@ use tokio::time::{Instant, Sleep};
 /// How long a peer may take nothing of what is written to it.
 const STALL_MAX: Duration = Duration::from_secs(120);
 
+/// What HTTP/2 begins with: whoever sent less of it, and nothing else, has not begun.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A stream on which a write fails that has waited too long.
 pub(super) struct Patient<S> {
     stream: S,
@@ -19,12 +22,20 @@ pub(super) struct Patient<S> {
     /// Runs while a write waits. Made at the first that does: most connections never wait.
     stalled: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
+    /// Until when the peer must have begun to speak, and what of the preface has not come.
+    beginning: Option<(Pin<Box<Sleep>>, &'static [u8])>,
 }
 
 impl<S> Patient<S> {
     /// A stream on which a write waits at most [`STALL_MAX`].
     pub(super) const fn new(stream: S) -> Self {
-        Self { stream, within: STALL_MAX, stalled: None, is_waiting: false }
+        Self { stream, within: STALL_MAX, stalled: None, is_waiting: false, beginning: None }
+    }
+
+    /// The same, on which the peer must also begin to speak before `until`.
+    pub(super) fn beginning(stream: S, until: Instant) -> Self {
+        let beginning = Some((Box::pin(tokio::time::sleep_until(until)), PREFACE));
+        Self { beginning, ..Self::new(stream) }
     }
 
     /// What came of polling a write: an error where none was taken for too long.
@@ -54,7 +65,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let Some((until, missing)) = &mut self.beginning else { return read };
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        let rest = missing.strip_prefix(came).unwrap_or_default();
+        *missing = rest;
+        if rest.is_empty() {
+            self.beginning = None;
+        } else if until.as_mut().poll(cx).is_ready() {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the peer does not begin to speak");
+            return Poll::Ready(Err(error));
+        }
+        read
     }
 }
 
@@ -98,7 +121,9 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::{Patient, STALL_MAX};
+    use tokio::time::Instant;
+
+    use super::{PREFACE, Patient, STALL_MAX};
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_stops_reading_is_given_up_and_a_slow_one_is_not() {
@@ -115,5 +140,26 @@ mod tests {
         written.expect("a slow reader is waited for");
         let error = near.write_all(&[1; 80]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_begin_is_left_and_who_began_may_be_silent() {
+        let wait = Duration::from_secs(15);
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut near = Patient::beginning(near, Instant::now() + wait);
+        far.write_all(&PREFACE[..23]).await.expect("written");
+        assert_eq!(near.read(&mut [0; 64]).await.expect("a part"), 23);
+        let begun = Instant::now();
+        let left = near.read(&mut [0; 64]).await.expect_err("it never begins");
+        assert_eq!((left.kind(), begun.elapsed()), (std::io::ErrorKind::TimedOut, wait));
+
+        for beginning in [PREFACE, b"GET / HTTP/1.0\r\n\r\n", b"P?"] {
+            let (near, mut far) = tokio::io::duplex(64);
+            let mut near = Patient::beginning(near, Instant::now() + wait);
+            far.write_all(beginning).await.expect("written");
+            assert_eq!(near.read(&mut [0; 64]).await.expect("all of it"), beginning.len());
+            let silent = tokio::time::timeout(wait * 4, near.read(&mut [0; 64])).await;
+            assert!(silent.is_err());
+        }
     }
 }

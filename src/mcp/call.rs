@@ -29,7 +29,7 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// Cancels the call, and tells the server so. Dropping the future of the call does the same.
     pub cancel: CancellationToken,
-    /// Whether the caller allows that it runs twice (an idempotency key, or the tool's own hint). Only then is a
+    /// Whether it may run twice: the tool says so, or its caller knows. Only then is a
     /// call whose answer was lost sent again, once.
     pub idempotent: bool,
     /// The caller's capabilities as it declared them, where it did.

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 
 use super::call::{CallError, CallOutcome};
-use super::inject::{Format, Prepared};
+use super::inject::Format;
 use super::scope::{Filter, Scope, ToolCaller, ToolRequest, failure, reaches};
 use crate::admit::{self, Ask, Mono};
 use crate::control::view::{KeyView, Standing, View};
@@ -21,6 +21,9 @@ use crate::error::Error;
 use crate::gateway::{Arrival, Gateway};
 use crate::settle::{Call, Ended};
 use crate::telemetry::probe::{Asked, Probe, Tool};
+
+/// The principal of callers without a key, in a form that no name has.
+const ANONYMOUS: &str = "(anonymous)";
 
 /// A virtual key that calls tools.
 pub struct KeyCaller {
@@ -48,11 +51,12 @@ impl KeyCaller {
 #[async_trait]
 impl ToolCaller for KeyCaller {
     fn principal(&self) -> &str {
-        self.key.name.as_str()
+        // Whoever has no key is not the key that happens to be called so.
+        if self.is_anonymous() { ANONYMOUS } else { self.key.name.as_str() }
     }
 
     fn law(&self) -> u64 {
-        self.view.index
+        self.view.policy
     }
 
     fn may_call(&self, policy: &str) -> bool {
@@ -232,5 +236,5 @@ pub fn tools_for(
     };
     let filter = Arc::new(Filter::from_headers(headers)?);
     let scope = Scope::all(KeyCaller::new(gateway, view, key), filter);
-    Prepared::new(&scope, &catalog, format).put_into(body)
+    gateway.shelf.all_of(&scope, &catalog, format).put_into(body)
 }

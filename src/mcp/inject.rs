@@ -5,14 +5,19 @@
 mod gemini;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::cache::Cache;
 use super::catalog::{Catalog, ToolEntry};
 use super::json::{self, Fields};
-use super::scope::Scope;
+use super::scope::{Filter, Scope};
 use crate::error::{Code, Error};
+
+/// About how many bytes of prepared tools, and of what they are found by, are kept.
+const SHELF_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A vendor's request format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +50,8 @@ impl Format {
 #[derive(Debug, Default)]
 pub struct Prepared {
     tools: Vec<(String, String)>,
+    /// All definitions, as they stand in a request that brings none of these names.
+    all: String,
     format: Option<Format>,
 }
 
@@ -52,11 +59,12 @@ impl Prepared {
     /// The tools that `scope` permits, in the catalogue's order.
     #[must_use]
     pub fn new(scope: &Scope, catalog: &Catalog, format: Format) -> Self {
-        let tools = scope
+        let tools: Vec<(String, String)> = scope
             .tools(catalog)
             .map(|tool| (scope.name(tool).to_owned(), definition(scope.name(tool), tool, format)))
             .collect();
-        Self { tools, format: Some(format) }
+        let all = joined(tools.iter().map(|it| it.1.as_str()), format);
+        Self { tools, all, format: Some(format) }
     }
 
     /// How many there are.
@@ -90,20 +98,69 @@ impl Prepared {
         }
         let present = fields.get("tools").filter(|it| it.get() != "null");
         let taken = present.map_or_else(|| Ok(HashSet::new()), |it| names(it, format))?;
-        let wanted: Vec<&str> = self
-            .tools
-            .iter()
-            .filter(|(name, _)| !taken.contains(name))
-            .map(|(_, definition)| definition.as_str())
-            .collect();
-        if wanted.is_empty() {
-            return Ok(None);
+        if !self.tools.iter().any(|(name, _)| taken.contains(name)) {
+            return Ok(Some(splice(text, &fields, &self.all)));
         }
-        let mut addition = wanted.join(",");
-        if format == Format::Gemini {
-            addition = format!(r#"{{"functionDeclarations":[{addition}]}}"#);
-        }
+        let mut wanted =
+            self.tools.iter().filter(|(name, _)| !taken.contains(name)).map(|it| it.1.as_str());
+        let Some(first) = wanted.next() else { return Ok(None) };
+        let addition = joined(std::iter::once(first).chain(wanted), format);
         Ok(Some(splice(text, &fields, &addition)))
+    }
+
+    fn bytes(&self) -> usize {
+        let tools = self.tools.iter().map(|(name, definition)| name.len() + definition.len());
+        self.all.len() + tools.sum::<usize>()
+    }
+}
+
+/// Definitions as they stand in a list of tools.
+fn joined<'d>(definitions: impl Iterator<Item = &'d str>, format: Format) -> String {
+    let mut text = String::new();
+    for definition in definitions {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(definition);
+    }
+    if format == Format::Gemini { format!(r#"{{"functionDeclarations":[{text}]}}"#) } else { text }
+}
+
+/// For whom tools were prepared.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PreparedKey {
+    principal: String,
+    law: u64,
+    filter: Arc<Filter>,
+    format: Format,
+}
+
+/// Tools that were prepared before.
+#[derive(Debug)]
+pub struct Shelf(Cache<PreparedKey, Prepared>);
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self(Cache::new(SHELF_BYTES_MAX))
+    }
+}
+
+impl Shelf {
+    /// Every tool that the caller of `scope` may use, narrowed by its filter.
+    #[must_use]
+    pub fn all_of(&self, scope: &Scope, catalog: &Arc<Catalog>, format: Format) -> Arc<Prepared> {
+        let key = PreparedKey {
+            principal: scope.caller().principal().to_owned(),
+            law: scope.caller().law(),
+            filter: Arc::clone(scope.filter()),
+            format,
+        };
+        self.0.get_or_make(
+            catalog,
+            key,
+            |_| Prepared::new(scope, catalog, format),
+            |key, it| key.principal.len() + key.filter.bytes() + it.bytes(),
+        )
     }
 }
 

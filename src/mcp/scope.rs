@@ -87,7 +87,8 @@ impl ToolRequest {
             meta: self.meta,
             progress: self.progress,
             cancel: self.cancel,
-            idempotent: self.idempotency_key.is_some() || self.tool.hints.idempotent,
+            // Not for an idempotency key: the tool's server does not know it, so it would run the call twice.
+            idempotent: self.tool.hints.idempotent,
             capabilities: self.capabilities,
             ..Call::new(self.tool.server.clone(), self.tool.name.as_ref())
         }
@@ -164,6 +165,13 @@ impl Filter {
             bf_clients: list(headers, "x-bf-mcp-include-clients")?,
             bf_tools: list(headers, "x-bf-mcp-include-tools")?,
         })
+    }
+
+    /// About how many bytes it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let lists = [&self.tools, &self.bf_clients, &self.bf_tools];
+        let entries = lists.into_iter().flatten().flatten();
+        entries.map(|it| size_of::<Pattern>() + it.0.len()).sum()
     }
 
     fn permits(&self, tool: &ToolEntry) -> bool {

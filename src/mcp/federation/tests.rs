@@ -219,6 +219,27 @@ async fn an_idempotent_call_whose_answer_was_lost_is_sent_once_more() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_given_up_before_it_was_written_does_not_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let marker = folder.path().join("ran");
+    let federation = ready(json!({})).await;
+    let busy = federation.call(call("hang_input", &json!({ "ms": 800 })));
+    // Larger than a pipe: what comes after it waits in the gateway.
+    let large = federation.call(call("echo", &json!({ "text": "x".repeat(1024 * 1024) })));
+    let hurried = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut hurried = call("crash_once", &json!({ "marker": marker }));
+        hurried.deadline = Some(tokio::time::Instant::now() + Duration::from_millis(200));
+        federation.call(hurried).await
+    };
+    let (busy, large, hurried) = tokio::join!(busy, large, hurried);
+    assert!(matches!(hurried, Err(CallError::Timeout { .. })), "{hurried:?}");
+    assert!(busy.is_ok() && large.is_ok());
+    federation.call(call("slow", &json!({ "ms": 200 }))).await.expect("a result");
+    assert!(!marker.exists());
+}
+
+#[tokio::test]
 async fn a_large_result_is_told_as_too_large_and_the_connection_lives() {
     let federation = ready(json!({})).await;
     let pid = text(&federation.call(call("pid", &json!({}))).await.expect("a result"));

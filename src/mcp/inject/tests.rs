@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Format, Prepared, gemini};
+use super::{Format, Prepared, Shelf, gemini};
 use crate::mcp::scope::Scope;
 use crate::mcp::scope::tests::{FakeCaller, catalog_of};
 
@@ -16,6 +16,26 @@ fn prepared(format: Format) -> Prepared {
 
 fn put(format: Format, body: &str) -> Option<String> {
     prepared(format).put_into(body.as_bytes()).unwrap().map(|it| String::from_utf8(it).unwrap())
+}
+
+#[test]
+fn tools_are_prepared_once_for_who_may_use_them() {
+    let catalog = catalog_of(&[("a", &["x"]), ("b", &["z"])], &json!({ "type": "object" }));
+    let shelf = Shelf::default();
+    let of = |name: &str, patterns: &[&str], law: u64, format: Format| {
+        let mut caller = FakeCaller::new(patterns);
+        (caller.name, caller.law) = (name.to_owned(), law);
+        let scope = Scope::all(Arc::new(caller), Arc::default());
+        shelf.all_of(&scope, &catalog, format)
+    };
+    let first = of("one", &["a/*"], 1, Format::Chat);
+    assert!(Arc::ptr_eq(&first, &of("one", &["a/*"], 1, Format::Chat)));
+    let body = |it: &Prepared| String::from_utf8(it.put_into(b"{}").unwrap().unwrap()).unwrap();
+    assert!(body(&first).contains("a-x") && !body(&first).contains("b-z"));
+    // Another key, a later law, another dialect: nothing of the first is given.
+    assert!(!body(&of("two", &["b/*"], 1, Format::Chat)).contains("a-x"));
+    assert!(!body(&of("one", &["b/*"], 2, Format::Chat)).contains("a-x"));
+    assert!(body(&of("one", &["a/*"], 1, Format::Anthropic)).contains("input_schema"));
 }
 
 #[test]

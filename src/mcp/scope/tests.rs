@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{Catalogs, Filter, Names, Scope, ToolCaller, ToolRequest, reaches};
 use crate::error::Error;
@@ -75,6 +76,7 @@ pub(crate) type Answer = Arc<
 #[derive(Clone)]
 pub(crate) struct FakeCaller {
     pub(crate) name: String,
+    pub(crate) law: u64,
     pub(crate) tools: Vec<Pattern>,
     pub(crate) groups: BTreeMap<String, Arc<ToolGroup>>,
     pub(crate) ran: Arc<Mutex<Vec<String>>>,
@@ -86,6 +88,7 @@ impl FakeCaller {
     pub(crate) fn new(tools: &[&str]) -> Self {
         Self {
             name: "app".to_owned(),
+            law: 7,
             tools: tools.iter().map(|it| Pattern::from(*it)).collect(),
             groups: BTreeMap::new(),
             ran: Arc::default(),
@@ -116,7 +119,7 @@ impl ToolCaller for FakeCaller {
         &self.name
     }
     fn law(&self) -> u64 {
-        7
+        self.law
     }
     fn may_call(&self, policy: &str) -> bool {
         self.tools.iter().any(|it| it.matches(policy))
@@ -134,6 +137,23 @@ impl ToolCaller for FakeCaller {
         self.ran.lock().push(request.tool.policy.to_string());
         (self.answer)(request).await
     }
+}
+
+#[test]
+fn an_idempotency_key_lets_nothing_run_twice() {
+    let catalog = catalog_of(&[("a", &["x"])], &serde_json::json!({ "type": "object" }));
+    let request = ToolRequest {
+        tool: Arc::clone(&catalog.tools[0]),
+        arguments: None,
+        meta: None,
+        parent: None,
+        idempotency_key: Some("once".to_owned()),
+        progress: None,
+        cancel: CancellationToken::new(),
+        capabilities: None,
+        origin: None,
+    };
+    assert!(!request.into_call().idempotent);
 }
 
 fn named(scope: &Scope, catalog: &Catalog) -> Vec<String> {

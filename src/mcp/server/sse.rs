@@ -11,7 +11,7 @@ use tokio_util::sync::DropGuard;
 
 use super::http::{Accepts, Body, KEEP_ALIVE, event, events, json, only_event};
 use super::rpc;
-use super::session::{CallGuard, SessionStream, StreamGuard};
+use super::session::{SessionStream, StreamGuard};
 use super::tools::{self, Running};
 use super::{Ask, McpServer, Revision};
 use crate::mcp::scope::Scope;
@@ -58,6 +58,8 @@ impl McpServer {
         let (scope, revision, owned_id) = (ask.scope.clone(), ask.revision, id.to_owned());
         self.inner.options.tasks.spawn("mcp call", async move {
             let answer = tools::run(scope, request, &owned_id, revision).await;
+            // Kept here: a client that lost its connection can still cancel the call, which goes on without it.
+            drop(guard);
             // The client may be gone.
             let _gone = sender.send(answer);
         });
@@ -76,7 +78,7 @@ impl McpServer {
             () = &mut patience, if accepts.events => None,
         };
         let (events_in, events_out) = mpsc::channel(EVENTS_MAX);
-        let pump = Pump { progress, done, id: id.to_owned(), guard, on_drop };
+        let pump = Pump { progress, done, id: id.to_owned(), on_drop };
         let keep_alive = self.inner.options.limits.keep_alive;
         self.inner.options.tasks.spawn("mcp call stream", async move {
             if let Some(first) = first
@@ -182,7 +184,6 @@ struct Pump {
     progress: Option<mpsc::Receiver<Box<serde_json::value::RawValue>>>,
     done: oneshot::Receiver<(Bytes, StatusCode)>,
     id: String,
-    guard: Option<CallGuard>,
     on_drop: Option<DropGuard>,
 }
 
@@ -213,7 +214,6 @@ impl Pump {
             // It is over: there is nothing left to cancel.
             guard.disarm();
         }
-        drop(self.guard);
     }
 }
 

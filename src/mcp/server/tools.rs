@@ -1,13 +1,11 @@
 //! Listing and calling tools: the same for every revision and transport, but for the shape of what goes out.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::StatusCode;
-use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -17,6 +15,7 @@ use super::rpc::{self, Request, RpcError};
 use super::session::{CURSOR_LIFE, Kind};
 use super::{Ask, McpServer, Revision};
 use crate::mcp::arguments;
+use crate::mcp::cache::Cache;
 use crate::mcp::call::Progress;
 use crate::mcp::catalog::{Catalog, ToolEntry};
 use crate::mcp::json::{self, Fields, is_object};
@@ -28,8 +27,8 @@ use crate::telemetry::trace::Parent;
 const NOT_READY_KEY: &str = "althing/serversNotReady";
 /// How long a modern client may keep a list, in milliseconds. Calls are judged anew whatever it shows.
 const LIST_TTL_MS: u64 = 5_000;
-/// The most bytes of prepared lists that are kept; over it all are forgotten.
-const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// About how many bytes of prepared lists, and of what they are found by, are kept.
+const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How many progress notifications wait for a slow client; more are dropped.
 const PROGRESS_MAX: usize = 64;
 
@@ -46,8 +45,12 @@ struct ListKey {
     group: Option<String>,
     is_plain: bool,
     is_modern: bool,
-    /// Where the catalogue lies: the cache keeps it there.
-    catalog: usize,
+}
+
+impl ListKey {
+    fn bytes(&self) -> usize {
+        self.principal.len() + self.filter.bytes() + self.group.as_ref().map_or(0, String::len)
+    }
 }
 
 /// A list, written.
@@ -56,8 +59,6 @@ pub(super) struct List {
     pages: Vec<String>,
     /// Equal for equal lists.
     pub(super) digest: [u8; 32],
-    /// Kept, so that no other catalogue can come to lie where this one does.
-    _catalog: Arc<Catalog>,
 }
 
 impl List {
@@ -67,9 +68,12 @@ impl List {
 }
 
 /// Lists that were asked for before.
-#[derive(Default)]
-pub(super) struct Lists {
-    inner: Mutex<(usize, HashMap<ListKey, Arc<List>>)>,
+pub(super) struct Lists(Cache<ListKey, List>);
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self(Cache::new(CACHE_BYTES_MAX))
+    }
 }
 
 /// A call on its way: its answer, and its progress until then.
@@ -98,21 +102,14 @@ impl McpServer {
             group: scope.tool_group().map(|it| it.name.as_str().to_owned()),
             is_plain: scope.is_plain(),
             is_modern: revision.is_modern(),
-            catalog: Arc::as_ptr(&catalog).addr(),
         };
-        if let Some(list) = self.inner.lists.inner.lock().1.get(&key) {
-            return Arc::clone(list);
-        }
-        let list =
-            Arc::new(write(scope, &catalog, revision, self.inner.options.limits.tools_per_page));
-        let mut cache = self.inner.lists.inner.lock();
-        if CACHE_BYTES_MAX < cache.0 + list.bytes() {
-            *cache = (0, HashMap::new());
-        }
-        if cache.1.insert(key, Arc::clone(&list)).is_none() {
-            cache.0 += list.bytes();
-        }
-        list
+        let per_page = self.inner.options.limits.tools_per_page;
+        self.inner.lists.0.get_or_make(
+            &catalog,
+            key,
+            |_| write(scope, &catalog, revision, per_page),
+            |key, list| key.bytes() + list.bytes(),
+        )
     }
 
     /// `tools/list`.
@@ -270,7 +267,7 @@ pub(super) fn adapted(result: &RawValue, revision: Revision) -> String {
     }
 }
 
-fn write(scope: &Scope, catalog: &Arc<Catalog>, revision: Revision, per_page: usize) -> List {
+fn write(scope: &Scope, catalog: &Catalog, revision: Revision, per_page: usize) -> List {
     let tools: Vec<String> =
         scope.tools(catalog).map(|it| tool(scope.name(it), it, revision)).collect();
     let not_ready: Vec<&str> = scope.not_ready(catalog).collect();
@@ -295,7 +292,7 @@ fn write(scope: &Scope, catalog: &Arc<Catalog>, revision: Revision, per_page: us
     }
     let digest = digest(&SHA256, pages.join("\n").as_bytes());
     let digest = digest.as_ref().try_into().unwrap_or_default();
-    List { pages, digest, _catalog: Arc::clone(catalog) }
+    List { pages, digest }
 }
 
 /// A definition as it was listed, under the name it has here.

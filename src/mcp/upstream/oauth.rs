@@ -68,7 +68,12 @@ pub(crate) struct OAuth {
 impl OAuth {
     pub(crate) fn new(parts: Parts) -> Result<Self, String> {
         let fetcher = Arc::new(Fetcher::new(&parts.url)?);
-        Ok(Self { parts: Arc::new(parts), fetcher, grant: Arc::default(), challenge: Arc::default() })
+        Ok(Self {
+            parts: Arc::new(parts),
+            fetcher,
+            grant: Arc::default(),
+            challenge: Arc::default(),
+        })
     }
 
     /// The grant in use: the one in memory, else the one that is kept.
@@ -139,7 +144,9 @@ impl OAuth {
                 Ok(grant) => return self.keep(grant).await.map_err(Denied::Perhaps),
                 Err(token::Refused::Definitely(_))
                     if self.parts.settings.grant == GrantKind::ClientCredentials => {}
-                Err(token::Refused::Definitely(code)) => return Err(self.refused_for_good(&code).await),
+                Err(token::Refused::Definitely(code)) => {
+                    return Err(self.refused_for_good(&code).await);
+                }
                 Err(token::Refused::Perhaps(reason)) => return Err(Denied::Perhaps(reason)),
             }
         }

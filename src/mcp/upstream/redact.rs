@@ -33,7 +33,8 @@ impl Redactor {
 
     /// `text` without them.
     pub(crate) fn clean(&self, text: &str) -> String {
-        let without = |text: String, it: &SecretString| text.replace(it.expose_secret(), "[secret]");
+        let without =
+            |text: String, it: &SecretString| text.replace(it.expose_secret(), "[secret]");
         let text = self.fixed.iter().fold(text.to_owned(), without);
         self.learned.lock().iter().fold(text, without)
     }

@@ -261,6 +261,10 @@ async fn write(
             next = queue.recv() => next,
         };
         let Some(Write { mut line, done }) = next else { return };
+        // Whoever gave a call up while it waited here must not have it run.
+        if done.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            continue;
+        }
         line.push('\n');
         let written = tokio::select! {
             biased;

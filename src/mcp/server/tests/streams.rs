@@ -125,6 +125,31 @@ async fn a_legacy_call_is_cancelled_by_its_notification_in_its_session_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_legacy_call_can_be_cancelled_after_its_connection_was_lost() {
+    for seconds_until_lost in [1, 30] {
+        let (caller, ended) = endless();
+        let fixture = Fixture::new(caller);
+        let session = fixture.session("2025-11-25").await;
+        let body = rpc("tools/call", &json!({ "name": "a-x" })).to_string();
+        let call = request(Method::POST, "/mcp", &[("mcp-session-id", &session)], body.into());
+        // Lost before its answer began, and after it had become a stream.
+        let waiting = async {
+            let stream = fixture.send(call, Target::All).await;
+            std::future::pending::<()>().await;
+            drop(stream);
+        };
+        let lost = tokio::time::timeout(Duration::from_secs(seconds_until_lost), waiting).await;
+        assert!(lost.is_err());
+        // What runs behind a stream notices that it is gone.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
+        fixture.post(&[("mcp-session-id", &session)], &cancel).await;
+        let told = tokio::time::timeout(Duration::from_secs(1), ended).await;
+        assert_eq!(told.expect("it ends").unwrap(), "cancelled");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_legacy_call_survives_its_connection_and_a_modern_one_does_not() {
     let (caller, mut ended) = endless();
     let fixture = Fixture::new(caller);

@@ -139,9 +139,8 @@ fn token(world: &mut World, form: &HashMap<String, String>) -> Reply {
     if grant != "client_credentials" {
         answer["refresh_token"] = json!(world.refresh);
     }
-    let late = Reply::status(200)
-        .with("content-type", "application/json")
-        .piece(Piece::Wait(world.delay));
+    let late =
+        Reply::status(200).with("content-type", "application/json").piece(Piece::Wait(world.delay));
     late.text(answer.to_string())
 }
 

@@ -87,7 +87,10 @@ pub(super) async fn client_credentials(
     let client = preregistered(
         &issuer.metadata,
         id,
-        client_secret(parts).await.map_err(Denied::Perhaps)?.map(|it| it.expose_secret().to_owned()),
+        client_secret(parts)
+            .await
+            .map_err(Denied::Perhaps)?
+            .map(|it| it.expose_secret().to_owned()),
     );
     let url = parts.url.to_string();
     let resource = issuer.resource.as_deref().unwrap_or(&url);

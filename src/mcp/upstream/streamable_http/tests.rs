@@ -1,7 +1,7 @@
 //! A federation against HTTP servers that behave, and that do not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -11,7 +11,7 @@ use crate::mcp::call::{CallError, Progress};
 use crate::mcp::federation::tests::{
     PATIENCE, call, eventually, limits, options, raw, spec, status, text, until_state,
 };
-use crate::mcp::federation::{Federation, State};
+use crate::mcp::federation::{Federation, Limits, State};
 use crate::mcp::upstream::fixture::{Fixture, Piece, Reply, Seen, error, result, usual};
 
 /// A modern server: no session, no `initialize`.
@@ -475,6 +475,23 @@ async fn a_server_that_refuses_us_waits_for_a_person() {
     assert_eq!(fixture.seen.lock().len(), tried, "it is not asked again and again");
     assert!(federation.reconnect("s"));
     eventually("asked again", || tried < fixture.seen.lock().len()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_refused_us_once_is_tried_again_by_itself() {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let script = Arc::clone(&refuses);
+    let fixture = Fixture::start(move |seen| {
+        if script.load(Ordering::SeqCst) { Reply::status(401) } else { modern(seen) }
+    })
+    .await;
+    let limits = Limits { refresh_every: Duration::from_millis(100), ..limits() };
+    let federation = Federation::new(options(limits));
+    let url = format!("{}/mcp", fixture.origin);
+    federation.reconcile(&[spec(json!({ "name": "s", "transport": "http", "url": url }))]);
+    until_state(&federation, "s", State::Held).await;
+    refuses.store(false, Ordering::SeqCst);
+    until_state(&federation, "s", State::Ready).await;
 }
 
 #[tokio::test]
