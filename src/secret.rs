@@ -6,17 +6,15 @@ use secrecy::SecretString;
 /// Why a secret cannot be had. Never holds any of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    /// No such variable.
-    #[error("the environment variable `{0}` is not set on this node")]
-    Env(String),
-    /// The file cannot be read.
-    #[error("the secret file `{path}` cannot be read: {kind}")]
-    File {
+    /// The file is no ordinary one. A pipe could keep the law waiting for ever.
+    #[error("the secret file `{path}` is not an ordinary file")]
+    NoFile {
         /// Which.
         path: String,
-        /// What the system says.
-        kind: std::io::ErrorKind,
     },
+    /// The variable is not set, or the file cannot be read.
+    #[error("{0}")]
+    Reference(String),
     /// The seal does not open.
     #[error("a sealed secret does not open with this cluster's keys")]
     Sealed,
@@ -54,21 +52,48 @@ impl NodeResolver {
 impl Resolver for NodeResolver {
     fn resolve(&self, secret: &Secret) -> Result<SecretString, Unresolved> {
         match secret.form() {
-            Form::Env(name) => althing_config::env::var(name)
-                .map(SecretString::from)
-                .ok_or_else(|| Unresolved::Env(name.to_owned())),
-            Form::File(path) => read_file(path),
+            Form::File(path) if is_special(path) => {
+                Err(Unresolved::NoFile { path: path.to_owned() })
+            }
+            Form::Env(_) | Form::File(_) => althing_config::secret_ref::resolve(secret)
+                .map_err(|it| Unresolved::Reference(it.to_string())),
             Form::Sealed(sealed) => (self.open)(sealed).ok_or(Unresolved::Sealed),
             Form::Literal(_) => Err(Unresolved::Clear),
         }
     }
 }
 
-/// Reads a secret file; one trailing line end is not part of the secret.
-fn read_file(path: &str) -> Result<SecretString, Unresolved> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|it| Unresolved::File { path: path.to_owned(), kind: it.kind() })?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    Ok(SecretString::from(text))
+/// Whether something is there that is neither a file nor a link to one.
+fn is_special(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|it| !it.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_and_what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let resolver = NodeResolver::new(Box::new(|_| None));
+        let resolve = |path: &std::path::Path| {
+            resolver.resolve(&Secret::new(format!("file:{}", path.display())))
+        };
+        let (file, link, pipe) =
+            (dir.path().join("file"), dir.path().join("link"), dir.path().join("pipe"));
+        std::fs::write(&file, "sk-1\n").expect("written");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        assert_eq!(resolve(&file).expect("reads").expose_secret(), "sk-1");
+        assert_eq!(resolve(&link).expect("reads").expose_secret(), "sk-1");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).expect("a pipe");
+        for special in [pipe.as_path(), std::path::Path::new("/dev/zero"), dir.path()] {
+            assert!(matches!(resolve(special), Err(Unresolved::NoFile { .. })), "{special:?}");
+        }
+        std::fs::write(&file, "").expect("written");
+        assert!(matches!(resolve(&file), Err(Unresolved::Reference(_))), "nothing is no secret");
+        assert!(matches!(resolve(&dir.path().join("none")), Err(Unresolved::Reference(_))));
+    }
 }

@@ -45,7 +45,7 @@ pub(super) async fn writes(admin: &Admin, config: &Config, apply: bool) -> Resul
     }
     let state = admin.law.state();
     if !state.is_without_policy() && !apply {
-        tell_difference(start::differs(admin, &state, &config.policy), config);
+        tell_difference(&start::differs(admin, &state, &config.policy), config);
         return Ok(made);
     }
     let applied = start::apply_file(admin, config.policy.clone(), FILE).await;
@@ -63,15 +63,23 @@ pub(super) async fn writes(admin: &Admin, config: &Config, apply: bool) -> Resul
     Ok(made)
 }
 
-/// Says so where the file differs from the law, which stands.
-fn tell_difference(objects: usize, config: &Config) {
-    if objects == 0 {
+/// Objects that a log line names; the rest is counted.
+const NAMED_MAX: usize = 20;
+
+/// Says so where the file differs from the law, which stands. What the law has beside the file is no difference to tell: the API made it.
+fn tell_difference(difference: &start::Difference, config: &Config) {
+    let start::Difference { unlike, unnamed } = difference;
+    if unlike.is_empty() {
+        tracing::debug!(unnamed, "the file's policy is in the law");
         return;
     }
+    let named: Vec<&str> = unlike.iter().take(NAMED_MAX).map(String::as_str).collect();
     let file =
         config.file.as_ref().map_or_else(|| "FILE".to_owned(), |it| it.display().to_string());
     tracing::warn!(
-        objects,
+        objects = unlike.len(),
+        unlike = named.join("; "),
+        unnamed,
         "the file's policy differs from the law, which stands: see `althing diff -f {file}`, take it with `althing apply -f {file}`, or start with --apply"
     );
 }

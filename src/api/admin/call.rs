@@ -182,7 +182,7 @@ impl Reply {
 
     pub(super) fn into_response(self) -> Response<Body> {
         let (kind, text) = match self.body {
-            Content::Json(value) => ("application/json", value.to_string()),
+            Content::Json(value) => ("application/json", yaml_too(value.to_string())),
             Content::Yaml(text) => ("application/yaml", text),
         };
         let mut response = Response::new(Body::from(text));
@@ -200,6 +200,29 @@ impl Reply {
         }
         response
     }
+}
+
+/// JSON that is YAML as well, so that an export can be applied: characters that YAML does not take as they are, or takes for a line
+/// break, are escaped. They stand in texts only.
+fn yaml_too(text: String) -> String {
+    let is_odd = |c: char| {
+        matches!(
+            c,
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        )
+    };
+    if !text.contains(is_odd) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_odd(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 impl Failure {

@@ -113,9 +113,23 @@ pub async fn apply_file(
     Ok(Applied { index, changes, keys })
 }
 
-/// Whether a file's policy differs from the law, and how many objects do: for the log line that says so.
+/// In what a file's policy differs from the law, for the log line that says so.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// What is not as the file says: `virtual-keys/app`, and where it is there, the fields that are others: `teams/web (enabled)`.
+    pub unlike: Vec<String>,
+    /// How many objects the law has that the file does not name.
+    pub unnamed: usize,
+}
+
+/// Compares a file's policy with the law.
 #[must_use]
-pub fn differs(admin: &Admin, state: &State, objects: &[Object]) -> usize {
+pub fn differs(admin: &Admin, state: &State, objects: &[Object]) -> Difference {
     let diff = apply::compared(admin, state, objects);
-    diff.added.len() + diff.changed.len() + diff.removed.len()
+    let added = diff.added.iter().map(|it| format!("{}/{}", it.kind.route(), it.name));
+    let changed = diff.changed.iter().map(|it| {
+        let fields: Vec<&str> = it.fields.iter().map(|it| it.path.as_str()).collect();
+        format!("{}/{} ({})", it.kind.route(), it.name, fields.join(", "))
+    });
+    Difference { unlike: added.chain(changed).collect(), unnamed: diff.removed.len() }
 }

@@ -132,15 +132,83 @@ async fn an_export_applied_to_the_same_law_changes_nothing() {
 }
 
 #[tokio::test]
+async fn texts_that_yaml_could_take_for_something_else_come_back_as_they_were() {
+    let node = Node::new().await;
+    let texts = [
+        "off",
+        "no",
+        "~",
+        "null",
+        "0123",
+        "1_000",
+        "1e3",
+        "0x1f",
+        ".5",
+        "2026-11-25",
+        "12:30:45",
+        "- a",
+        "a: b",
+        "# c",
+        "a # c",
+        "'",
+        "\"",
+        "\\",
+        "two\nlines\n",
+        "\ttab ",
+        " blanks ",
+        "",
+        "&a",
+        "*a",
+        "!t",
+        "%d",
+        "@",
+        "`",
+        "{a}",
+        "[a]",
+        "|",
+        ">",
+        "?",
+        "\u{85}\u{2028}\u{feff}",
+        "\u{1f980}",
+        "\r\n",
+        "---",
+        "...",
+        "<<",
+        "=",
+        "\u{7f}\u{1b}",
+    ];
+    for (at, text) in texts.iter().enumerate() {
+        let group = json!({ "name": format!("g{at}"), "description": text, "tools": ["a/*"] });
+        node.post("/api/tool-groups", group).await.expect(201);
+    }
+    let models: serde_json::Map<_, _> =
+        texts.iter().filter(|it| !it.is_empty()).map(|it| ((*it).to_owned(), json!(it))).collect();
+    let provider = json!({ "name": "openai", "models": models, "headers": { "x-a": "off" } });
+    node.post("/api/providers", provider).await.expect(201);
+    for format in ["yaml", "json"] {
+        let export = node.get(&format!("/api/export?format={format}")).await.expect(200);
+        let again = node.apply("/api/diff", &export.text).await.expect(200);
+        let none = json!([]);
+        assert_eq!((&again.body["added"], &again.body["changed"]), (&none, &none), "{format}");
+    }
+}
+
+#[tokio::test]
 async fn the_nodes_own_file_is_proposed_at_start() {
     let node = Node::new().await;
     let objects = althing_config::policy_from_text(&file(), &["openai"]).expect("a file");
-    assert_eq!(start::differs(&node.admin, &super::Law::state(node.law.as_ref()), &objects), 5);
+    let differs =
+        |objects: &[_]| start::differs(&node.admin, &super::Law::state(node.law.as_ref()), objects);
+    assert_eq!(differs(&objects).unlike.len(), 5);
     let applied = start::apply_file(&node.admin, objects.clone(), "file:althing.yaml")
         .await
         .expect("applied");
     assert_eq!(applied.keys.len(), 1);
-    assert_eq!(start::differs(&node.admin, &super::Law::state(node.law.as_ref()), &objects), 0);
+    assert_eq!(differs(&objects), start::Difference::default());
+    node.post("/api/teams", json!({ "name": "ops" })).await.expect(201);
+    node.patch("/api/teams/web", json!({ "enabled": false })).await.expect(200);
+    let unlike = vec!["teams/web (enabled)".to_owned()];
+    assert_eq!(differs(&objects), start::Difference { unlike, unnamed: 1 });
 }
 
 #[tokio::test]
