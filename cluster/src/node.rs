@@ -206,6 +206,12 @@ impl<S: StateMachine> Cluster<S> {
         {
             return Err(StartError::LogLost { index: found.meta.index });
         }
+        let covered = found.as_ref().map(|found| found.meta.index);
+        if let Some(purged) =
+            log.bounds().purged.filter(|purged| covered.is_none_or(|it| it < *purged))
+        {
+            return Err(StartError::SnapshotLost { purged, covered });
+        }
         let file =
             found.as_ref().map_or_else(String::new, |found| found.path.display().to_string());
         let current = found.map(|found| SnapshotFile::new(found).with_meta()).transpose();

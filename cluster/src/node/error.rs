@@ -21,6 +21,17 @@ pub enum StartError {
         "the raft log is empty although there is a snapshot up to entry {index}; restore a backup of the data directory or start with an empty one"
     )]
     LogLost { index: u64 },
+    /// The log begins after the newest snapshot ends, or there is none.
+    #[error(
+        "a snapshot is missing: the raft log begins after entry {purged}, and {}; restore a backup of the data directory or start with an empty one",
+        covered.map_or_else(|| "no snapshot is there".to_owned(), |it| format!("the newest snapshot ends with entry {it}"))
+    )]
+    SnapshotLost {
+        /// The last entry that is not in the log any more.
+        purged: u64,
+        /// Where the newest snapshot ends.
+        covered: Option<u64>,
+    },
     /// What a snapshot says of the cluster cannot be read.
     #[error(
         "the snapshot {file} is corrupt: {source}; restore a backup of the data directory or start with an empty one"

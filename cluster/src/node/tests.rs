@@ -207,6 +207,13 @@ async fn a_restart_from_a_snapshot_and_a_purged_log_finds_everything() {
     }
     let error = try_start(tmp.path(), Quota::unlimited()).await.err().unwrap().to_string();
     assert!(error.contains(".snap is corrupt"), "{error}");
+
+    // Both are gone: what the log holds is not all.
+    for snapshot in std::fs::read_dir(tmp.path().join("snapshots")).unwrap() {
+        std::fs::remove_file(snapshot.unwrap().path()).unwrap();
+    }
+    let error = try_start(tmp.path(), Quota::unlimited()).await.err().expect("it is refused");
+    assert!(matches!(error, StartError::SnapshotLost { .. }), "{error}");
 }
 
 #[tokio::test]
