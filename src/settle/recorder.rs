@@ -123,3 +123,6 @@ async fn retry(
         count.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;
