@@ -109,6 +109,8 @@ pub struct Node {
     gateway: Arc<Gateway>,
     listeners: Vec<(Listener, Arc<Api>)>,
     tasks: Tasks,
+    /// Streams of MCP clients, which end by themselves only with the client: asked to end when the node begins to drain.
+    streams: Tasks,
     agent: tokio::task::JoinHandle<()>,
     agent_stop: tokio_util::sync::CancellationToken,
     flush: Option<Flush>,
@@ -171,7 +173,8 @@ impl Node {
             None => None,
             Some(apart) => Some(bind(&config, apart.0).await?),
         };
-        let mcp = mcp_server(&control, &federation, &clock, &tasks)?;
+        let streams = tasks.apart();
+        let mcp = mcp_server(&control, &federation, &clock, &streams)?;
         let first = first::writes(&admin, &config, apply_file).await?;
         ports::follow_servers(&control, &federation, &tasks);
         // Set once, here.
@@ -195,7 +198,9 @@ impl Node {
             admin_key: first.admin_key,
             virtual_keys: first.virtual_keys,
         };
-        Ok(Self { control, log, gateway, listeners, tasks, agent, agent_stop, flush, started })
+        Ok(Self {
+            control, log, gateway, listeners, tasks, streams, agent, agent_stop, flush, started,
+        })
     }
 
     /// What the stages share, for tests and benches in this process.
@@ -210,7 +215,9 @@ impl Node {
     ///
     /// [`Error::Failed`] where it ended because the law failed on this node.
     pub async fn serve(self, asked: impl AsyncFn()) -> Result<(), Error> {
-        let Self { control, log, gateway, listeners, tasks, agent, agent_stop, flush, .. } = self;
+        let Self {
+            control, log, gateway, listeners, tasks, streams, agent, agent_stop, flush, ..
+        } = self;
         let accept = Tasks::default();
         let connections = Arc::clone(&gateway.connections);
         let mut failure = control.failure();
@@ -239,6 +246,7 @@ impl Node {
         };
         gateway.draining.store(true, std::sync::atomic::Ordering::Relaxed);
         accept.stop().cancel();
+        streams.stop().cancel();
         let drained = async {
             for it in serving {
                 if it.await.is_err() {
@@ -254,7 +262,9 @@ impl Node {
         agent_stop.cancel();
         // It ends by itself, within its exchange's time limit.
         let _ = tokio::time::timeout(SHUTDOWN, agent).await;
-        if !tasks.shutdown(SHUTDOWN).await {
+        let (ended_tasks, ended_streams) =
+            tokio::join!(tasks.shutdown(SHUTDOWN), streams.shutdown(SHUTDOWN));
+        if !(ended_tasks && ended_streams) {
             tracing::warn!("some tasks did not end in time");
         }
         // Last of the calls' tasks: each that has ended is in it.

@@ -20,7 +20,7 @@ pub struct Tasks {
 struct Inner {
     tracker: TaskTracker,
     stop: CancellationToken,
-    panics: AtomicU64,
+    panics: Arc<AtomicU64>,
 }
 
 impl Tasks {
@@ -37,6 +37,13 @@ impl Tasks {
             }
         };
         self.inner.tracker.spawn(guarded)
+    }
+
+    /// Tasks that are asked to end at another time than these; their panics count here.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let panics = Arc::clone(&self.inner.panics);
+        Self { inner: Arc::new(Inner { panics, ..Inner::default() }) }
     }
 
     /// Cancelled when the process is to end: long-lived tasks select on it.

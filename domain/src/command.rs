@@ -149,7 +149,6 @@ pub enum Expect {
 }
 
 impl Expect {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     fn is_any(&self) -> bool {
         *self == Self::Any
     }

@@ -111,6 +111,20 @@ fn a_term_signal_lets_calls_end_and_refuses_new_ones() {
 }
 
 #[test]
+fn the_standing_streams_of_mcp_clients_do_not_hold_up_the_end() {
+    run(async {
+        let (_upstream, mut gateway) = start().await;
+        let opened = gateway.http.get(gateway.at("/sse")).bearer_auth(KEY).send().await;
+        let mut stream = opened.expect("a stream");
+        assert_eq!(stream.status(), 200);
+        assert!(stream.chunk().await.expect("open").is_some(), "it begins");
+        let began = tokio::time::Instant::now();
+        assert_eq!(gateway.terminate().await, Some(0));
+        assert!(began.elapsed().as_secs() < 10, "it waited for the client: {:?}", began.elapsed());
+    });
+}
+
+#[test]
 fn an_admin_key_that_is_made_is_told_also_where_the_first_start_failed() {
     run(async {
         let dir = tempfile::tempdir().expect("folder");
