@@ -199,7 +199,16 @@ impl Node {
             virtual_keys: first.virtual_keys,
         };
         Ok(Self {
-            control, log, gateway, listeners, tasks, streams, agent, agent_stop, flush, started,
+            control,
+            log,
+            gateway,
+            listeners,
+            tasks,
+            streams,
+            agent,
+            agent_stop,
+            flush,
+            started,
         })
     }
 
