@@ -67,6 +67,10 @@ impl Handler for Api {
             },
         };
         self.finish(arrival, response.headers_mut());
+        if self.gateway.draining.load(Ordering::Relaxed) {
+            // The next request on this connection is for a node that goes on.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(origin) = origin {
             cors::allow(origin, response.headers_mut());
         }
@@ -79,7 +83,7 @@ impl Api {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let is_admin = path == "/api" || path.starts_with("/api/");
-        let is_ops = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/");
+        let is_ops = is_probe(path) || path == "/";
         let is_elsewhere = match self.serves {
             Serves::All => false,
             Serves::Data => is_admin,
@@ -100,6 +104,9 @@ impl Api {
                 mcp::execute(self, arrival, &parts, body).await
             }
             "/v1/mcp/tool/execute" => self.method_not_allowed(&parts, arrival, "POST"),
+            _ if is_ops && parts.method != Method::GET && parts.method != Method::HEAD => {
+                self.method_not_allowed(&parts, arrival, "GET, HEAD")
+            }
             "/healthz" => ops::healthz(),
             "/readyz" => ops::readyz(&self.gateway),
             "/metrics" => ops::metrics(&self.gateway),
@@ -107,7 +114,7 @@ impl Api {
                 ops::callback(&self.gateway, parts.uri.query()).await
             }
             "/v1/key" => models::own_key(self, arrival, &parts),
-            "/" if parts.method == Method::HEAD || parts.method == Method::GET => ops::root(),
+            "/" => ops::root(),
             _ if models::is_list(path) => models::list(self, arrival, &parts),
             _ if mcp::is_mcp(path) => mcp::serve(self, arrival, parts, body).await,
             _ if is_admin => {
@@ -161,7 +168,8 @@ impl Api {
                 format!("the request's headers are larger than {limit} bytes (`limits.header`)");
             return Err(Error::new(Code::HeaderTooLarge, text));
         }
-        if self.gateway.draining.load(Ordering::Relaxed) && !request.uri().path().ends_with('z') {
+        check_host(request)?;
+        if self.gateway.draining.load(Ordering::Relaxed) && !is_probe(request.uri().path()) {
             let error =
                 Error::of(Code::Draining).with_retry_after(std::time::Duration::from_secs(1));
             self.gateway.refused(&error);
@@ -181,6 +189,21 @@ impl Api {
             headers.insert(HeaderName::from_static("x-althing-node"), node);
         }
     }
+}
+
+/// What machines ask that look after machines: answered while the node drains, too.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
+}
+
+/// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once. Two names are read differently by two readers.
+fn check_host(request: &Request<Incoming>) -> Result<(), Error> {
+    let named = request.headers().get_all(header::HOST).iter().count();
+    let is_named = named == 1 || (named == 0 && request.version() != http::Version::HTTP_11);
+    if is_named {
+        return Ok(());
+    }
+    Err(Error::new(Code::InvalidHeader, "a request must name its `Host` once").with_param("host"))
 }
 
 /// Routes of the contract that later versions serve.
@@ -205,6 +228,18 @@ pub(crate) fn put_error_headers(error: &Error, headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = error.retry_after_seconds() {
         headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    if let Some(tried) = &error.tried {
+        // Names of models are callers' own, and need not fit into a header.
+        for (name, value) in [
+            ("x-althing-provider", HeaderValue::from_str(&tried.provider)),
+            ("x-althing-model", HeaderValue::from_str(&tried.model)),
+        ] {
+            if let Ok(value) = value {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        headers.insert(HeaderName::from_static("x-althing-attempts"), tried.attempts.into());
     }
     if error.code == Code::MissingKey || error.code == Code::InvalidKey {
         headers

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -68,6 +69,7 @@ macro_rules! codes {
 
 codes! {
     InvalidJson, "invalid_json", 400, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT", -32700, "The body is not valid JSON.";
+    BodyIncomplete, "body_incomplete", 400, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT", -32700, "The body stopped before its end.";
     InvalidField, "invalid_field", 400, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT", -32602, "A field has the wrong type or value; `param` names it.";
     DuplicateField, "duplicate_field", 400, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT", -32600, "A field stands twice, or in another spelling of its case.";
     InvalidHeader, "invalid_header", 400, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT", -32600, "A request header has a value that cannot be used.";
@@ -85,7 +87,7 @@ codes! {
     NotFound, "not_found", 404, "invalid_request_error", "not_found_error", "NOT_FOUND", -32601, "There is no such route or object.";
     ModelUnknown, "model_unknown", 404, "invalid_request_error", "not_found_error", "NOT_FOUND", -32602, "No provider of the key serves this model.";
     ToolUnknown, "tool_unknown", 404, "invalid_request_error", "not_found_error", "NOT_FOUND", -32602, "There is no such tool.";
-    MethodNotAllowed, "method_not_allowed", 405, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT", -32600, "The route does not take this method.";
+    MethodNotAllowed, "method_not_allowed", 405, "invalid_request_error", "invalid_request_error", "UNIMPLEMENTED", -32600, "The route does not take this method.";
     RequestTimeout, "request_timeout", 408, "timeout_error", "timeout_error", "DEADLINE_EXCEEDED", -32004, "The request did not arrive in time.";
     Conflict, "conflict", 409, "invalid_request_error", "invalid_request_error", "ABORTED", -32600, "The object exists already, or is referred to by others.";
     VersionMismatch, "version_mismatch", 412, "invalid_request_error", "invalid_request_error", "FAILED_PRECONDITION", -32600, "The object was changed since it was read.";
@@ -95,7 +97,7 @@ codes! {
     HeaderTooLarge, "header_too_large", 431, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT", -32600, "The request's headers are over the limit.";
     Cancelled, "cancelled", 499, "cancelled", "api_error", "CANCELLED", -32800, "The caller went away. In records only.";
     Internal, "internal", 500, "server_error", "api_error", "INTERNAL", -32603, "Althing failed; its log has the cause under the request id.";
-    NotSupported, "not_supported", 501, "invalid_request_error", "invalid_request_error", "UNIMPLEMENTED", -32601, "The target cannot do this.";
+    NotSupported, "not_supported", 501, "invalid_request_error", "api_error", "UNIMPLEMENTED", -32601, "The target cannot do this.";
     UpstreamFailed, "upstream_failed", 502, "upstream_error", "api_error", "UNAVAILABLE", -32010, "The upstream answered with an error.";
     UpstreamUnreachable, "upstream_unreachable", 502, "upstream_error", "api_error", "UNAVAILABLE", -32010, "The upstream could not be reached.";
     UpstreamMalformed, "upstream_malformed", 502, "upstream_error", "api_error", "UNAVAILABLE", -32010, "The upstream sent something that is not its own format.";
@@ -104,7 +106,7 @@ codes! {
     Overloaded, "overloaded", 503, "overloaded_error", "overloaded_error", "UNAVAILABLE", -32006, "Althing is busy; `Retry-After` says when to come again.";
     RecordsFull, "records_full", 503, "overloaded_error", "overloaded_error", "UNAVAILABLE", -32006, "Records cannot be written, and the configuration says to refuse then.";
     NoQuorum, "no_quorum", 503, "overloaded_error", "overloaded_error", "UNAVAILABLE", -32006, "This node cannot reach a quorum.";
-    ServerUnavailable, "server_unavailable", 503, "upstream_error", "overloaded_error", "UNAVAILABLE", -32010, "The tool's MCP server is down or not connected yet.";
+    ServerUnavailable, "server_unavailable", 503, "overloaded_error", "overloaded_error", "UNAVAILABLE", -32010, "The tool's MCP server is down or not connected yet.";
     StorageFull, "storage_full", 503, "overloaded_error", "overloaded_error", "UNAVAILABLE", -32006, "The disk is full: policy cannot be written.";
     Draining, "draining", 503, "overloaded_error", "overloaded_error", "UNAVAILABLE", -32006, "This node is shutting down.";
     UpstreamTimeout, "upstream_timeout", 504, "timeout_error", "timeout_error", "DEADLINE_EXCEEDED", -32004, "The upstream did not answer in time.";
@@ -127,6 +129,19 @@ pub struct Error {
     pub upstream_type: Option<String>,
     /// The upstream's own details, as JSON text. For MCP callers only, whose protocol has a place for them.
     pub upstream_data: Option<Box<str>>,
+    /// Where a call of a model was sent, or would have been.
+    pub tried: Option<Box<Tried>>,
+}
+
+/// Where a call was sent last before it failed, for the headers of its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// The provider.
+    pub provider: Arc<str>,
+    /// The model, as the provider names it.
+    pub model: Arc<str>,
+    /// Requests that were sent, to all targets.
+    pub attempts: u32,
 }
 
 impl Error {
@@ -140,6 +155,7 @@ impl Error {
             status: None,
             upstream_type: None,
             upstream_data: None,
+            tried: None,
         }
     }
 

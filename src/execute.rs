@@ -64,6 +64,7 @@ impl Run<'_> {
             Ok((answered, bound)) => reply::deliver(&self, answered, bound, call).await,
             Err(error) => {
                 self.keep_failure(&mut call, &error);
+                let error = call.told(error);
                 call.close(&crate::settle::Ended::by(&error));
                 Err(error)
             }
@@ -160,7 +161,7 @@ fn note_target(run: &Run<'_>, target: &Target, call: &mut Call) {
     call.record.model = Some(Arc::clone(&target.model));
     call.record.stream = run.inbound.stream;
     call.price = money::price(run, target).unwrap_or_default();
-    call.series = Some(run.gateway.metrics.model(&target.provider.label, &target.model));
+    call.series = Some(run.gateway.metrics.model(&target.provider.label, &target.item));
 }
 
 /// The whole of an upstream's body, within a bound.

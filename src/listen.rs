@@ -126,6 +126,9 @@ impl Listener {
     }
 
     /// Accepts until the tasks are asked to stop; then waits for open connections, at most `drain`. Whether all ended.
+    ///
+    /// Meanwhile new connections are still taken, so that balancers and callers can be told that this node ends; nobody
+    /// waits for those.
     pub async fn serve<H: Handler>(
         self,
         handler: Arc<H>,
@@ -133,23 +136,38 @@ impl Listener {
         connections: Arc<Connections>,
         drain: Duration,
     ) -> bool {
-        let graceful = GracefulShutdown::new();
+        let open = GracefulShutdown::new();
+        tokio::select! {
+            () = self.accept(&handler, &tasks, &connections, &open) => {}
+            () = tasks.stop().cancelled() => {}
+        }
+        let late = GracefulShutdown::new();
+        tokio::select! {
+            ended = tokio::time::timeout(drain, open.shutdown()) => ended.is_ok(),
+            () = self.accept(&handler, &tasks, &connections, &late) => false,
+        }
+    }
+
+    /// Takes connections for as long as it is polled.
+    async fn accept<H: Handler>(
+        &self,
+        handler: &Arc<H>,
+        tasks: &Tasks,
+        connections: &Arc<Connections>,
+        graceful: &GracefulShutdown,
+    ) {
         loop {
-            let accepted = tokio::select! {
-                it = self.socket.accept() => it,
-                () = tasks.stop().cancelled() => break,
-            };
-            match accepted {
+            match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     let Some(seat) = connections.enter(peer.ip()) else { continue };
                     let connection = Connection {
-                        handler: Arc::clone(&handler),
+                        handler: Arc::clone(handler),
                         peer,
                         watcher: graceful.watcher(),
                         buffer_bytes: self.header_bytes_max + BUFFER_SLACK_BYTES,
                         seat,
                     };
-                    self.start(&tasks, stream, connection);
+                    self.start(tasks, stream, connection);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -157,8 +175,6 @@ impl Listener {
                 }
             }
         }
-        drop(self.socket);
-        tokio::time::timeout(drain, graceful.shutdown()).await.is_ok()
     }
 
     fn start<H: Handler>(&self, tasks: &Tasks, stream: TcpStream, connection: Connection<H>) {

@@ -29,6 +29,8 @@ pub struct Target {
     pub provider: Arc<ProviderView>,
     /// The model as the provider spells it.
     pub model: Arc<str>,
+    /// Its name in metrics: only names that the law or the catalogue has, as callers can make up any number.
+    pub item: Arc<str>,
     /// What it costs; `None` where nobody knows.
     pub price: Option<Price>,
     /// Money and rates of the key at this provider, and of the provider.
@@ -163,8 +165,11 @@ fn explicit(
 
 fn target(provider: &Arc<ProviderView>, rule: &KeyProviderView, model: &str) -> Target {
     let model = provider.upstream_model(model);
+    let price = provider.price(&model);
+    let is_named = price.is_some() || provider.names(&model) || rule.names(&model);
     Target {
-        price: provider.price(&model),
+        item: if is_named { Arc::clone(&model) } else { Arc::clone(&provider.unnamed) },
+        price,
         limits: KeyLimits::joined(&rule.limits, &provider.limits),
         provider: Arc::clone(provider),
         model,

@@ -17,7 +17,7 @@ use althing_storage::spool::Room;
 use tokio::time::Instant;
 
 use crate::admit::Running;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Tried};
 use crate::gateway::Seat;
 use crate::telemetry::metric::{Ending, Metrics, Series};
 use crate::telemetry::probe::Probe;
@@ -152,6 +152,19 @@ impl Call {
     #[must_use]
     pub fn cost(&self) -> NanoUsd {
         price::cost(&self.usage, &self.price).saturating_add(self.fee)
+    }
+
+    /// Says in `error`, which the call is about to end with, where it was tried.
+    #[must_use]
+    pub fn told(&self, mut error: Error) -> Error {
+        if let (Some(provider), Some(model)) = (&self.record.provider, &self.record.model) {
+            error.tried = Some(Box::new(Tried {
+                provider: Arc::clone(provider),
+                model: Arc::clone(model),
+                attempts: self.record.attempts,
+            }));
+        }
+        error
     }
 
     /// Keeps bodies with the record.

@@ -8,6 +8,7 @@ use crate::budget::{Account, BudgetId, Level, View};
 use crate::digest::Digest;
 use crate::id::Name;
 use crate::object::{Kind, Object, Policy, Row, Tables};
+use crate::pattern::Pattern;
 use crate::policy::{Customer, Provider, Team, VirtualKey};
 use crate::state::{Credential, State};
 use crate::table::Stored;
@@ -173,6 +174,21 @@ impl State {
         let all = self.derived.references.range((from, Bound::Unbounded));
         let of_it = all.take_while(|(k, n, ..)| *k == kind && n == name);
         of_it.map(|(_, _, kind, name)| (*kind, name.clone())).collect()
+    }
+
+    /// Who names tools of an MCP server. A pattern that leaves the server open names none.
+    #[must_use]
+    pub fn naming_tools_of(&self, server: &Name) -> Vec<(Kind, Name)> {
+        let of_it = |it: &Pattern| it.0.split_once('/').is_some_and(|it| it.0 == server.as_str());
+        let groups = self.tables.tool_groups.iter().map(|it| &it.spec);
+        let groups = groups
+            .filter(|it| it.tools.iter().any(of_it))
+            .map(|it| (Kind::ToolGroup, it.name.clone()));
+        let keys = self.tables.virtual_keys.iter().map(|it| &it.spec);
+        let keys = keys
+            .filter(|it| it.tools.iter().any(of_it))
+            .map(|it| (Kind::VirtualKey, it.name.clone()));
+        groups.chain(keys).collect()
     }
 
     /// The keyed hash of the admin key.

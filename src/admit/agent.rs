@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{BudgetCell, Signal};
+use super::budget::{BudgetCell, Denied, Signal};
 use super::cells::Cells;
 use super::lease::{Figures, Lease};
 use super::ledger::{Answer, Ask, Batch, BudgetId, Finished, Ledger, LedgerError};
@@ -234,7 +234,7 @@ impl Agent {
             Err(error) => {
                 tracing::warn!(error = %error, "the money ledger did not answer: this node spends what it holds");
                 for cell in asks.iter().filter_map(|it| self.tracked.get(&it.budget)) {
-                    cell.cell.unanswered();
+                    cell.cell.unanswered(denied(&error));
                 }
             }
         }
@@ -277,7 +277,7 @@ impl Agent {
                 budget: cell.id().clone(),
                 lease,
             }));
-            cell.unanswered();
+            cell.unanswered(Denied::NoQuorum);
         }
         self.incarnation.next();
         for tracked in self.tracked.values_mut() {
@@ -380,6 +380,14 @@ fn finished(retired: &Retired) -> Finished {
         budget: budget.clone(),
         epoch: lease.epoch(),
         used: NanoUsd(lease.used()),
+    }
+}
+
+/// What it means for callers that the ledger did not answer.
+const fn denied(error: &LedgerError) -> Denied {
+    match error {
+        LedgerError::Unwritable => Denied::Unwritable,
+        LedgerError::NoQuorum | LedgerError::Failed(_) => Denied::NoQuorum,
     }
 }
 

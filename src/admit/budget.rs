@@ -63,7 +63,8 @@ struct Slow {
     gained: u64,
     /// Until when asks of at least this much are denied without asking.
     exhausted: Option<(Instant, u64)>,
-    no_quorum: bool,
+    /// Why the last ask was not answered, where it was not.
+    cut_off: Option<Denied>,
     view: Option<View>,
     old: Vec<Arc<Lease>>,
 }
@@ -247,8 +248,10 @@ impl BudgetCell {
         let slow = self.slow.lock();
         let rest = |it: View| it.limit.saturating_sub(it.settled).saturating_sub(it.outstanding);
         let is_short = |rest: NanoUsd| rest.0.saturating_add(self.lease.load().avail()) < amount;
+        if let Some(why) = slow.cut_off {
+            return why;
+        }
         match slow.view.map(rest) {
-            _ if slow.no_quorum => Denied::NoQuorum,
             Some(rest) if is_short(rest) => Denied::Exhausted,
             Some(_) | None => Denied::Late,
         }
@@ -257,8 +260,8 @@ impl BudgetCell {
     /// What the answer to an ask means for one who still has too little: an error, or leave to ask again.
     fn denied(&self, amount: u64) -> Result<(), Denied> {
         let mut slow = self.slow.lock();
-        if slow.no_quorum {
-            return Err(Denied::NoQuorum);
+        if let Some(why) = slow.cut_off {
+            return Err(why);
         }
         if slow.gained == 0 {
             slow.exhausted = Some((Instant::now() + EXHAUSTED_FOR, amount));
@@ -389,7 +392,7 @@ impl BudgetCell {
             // Calls that cost less than they had set aside have given back what was denied.
             slow.exhausted = None;
         }
-        slow.no_quorum = false;
+        slow.cut_off = None;
         slow.answered = slow.asked;
         slow.view = Some(View {
             limit: grant.limit,
@@ -411,10 +414,10 @@ impl BudgetCell {
         slow.view = Some(view);
     }
 
-    /// Takes in that the ledger could not be asked.
-    pub(super) fn unanswered(&self) {
+    /// Takes in that the ledger could not be asked, and why.
+    pub(super) fn unanswered(&self, why: Denied) {
         let mut slow = self.slow.lock();
-        slow.no_quorum = true;
+        slow.cut_off = Some(why);
         slow.gained = 0;
         slow.answered = slow.asked;
         drop(slow);
@@ -425,7 +428,7 @@ impl BudgetCell {
     pub(super) fn vanished(&self) {
         self.renew().iter().for_each(|it| it.leave_journal());
         self.active.store(false, Ordering::Release);
-        self.unanswered();
+        self.unanswered(Denied::NoQuorum);
     }
 
     /// Gives back what nobody can use: all of it where the node was idle, and what is left beside a denial.

@@ -46,6 +46,9 @@ pub enum LedgerError {
     /// This node cannot reach a quorum.
     #[error("no quorum")]
     NoQuorum,
+    /// The disk of this node does not take it.
+    #[error("the disk refuses to store it")]
+    Unwritable,
     /// The proposal failed otherwise; the text is for the log.
     #[error("the ledger did not answer: {0}")]
     Failed(String),

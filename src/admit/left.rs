@@ -18,6 +18,15 @@ pub struct Left {
     pub tokens: Option<LeftRate>,
 }
 
+/// How many calls more may be in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftConcurrent {
+    /// How many may be in all.
+    pub limit: u64,
+    /// How many more may begin now.
+    pub remaining: u64,
+}
+
 /// What is left of one budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftMoney {
@@ -41,6 +50,16 @@ pub fn left(limits: &KeyLimits, now: Mono) -> Left {
         requests: tightest(&mut limits.rates().iter().filter_map(|it| it.requests_left(now))),
         tokens: tightest(&mut limits.rates().iter().filter_map(|it| it.tokens_left(now))),
     }
+}
+
+/// Calls in flight, at the level that lets the fewest more begin.
+#[must_use]
+pub fn concurrent(limits: &KeyLimits) -> Option<LeftConcurrent> {
+    let all = limits.rates().iter().filter_map(|it| {
+        let limit = it.concurrent_max()?;
+        Some(LeftConcurrent { limit, remaining: limit.saturating_sub(it.in_flight()) })
+    });
+    all.min_by_key(|it| it.remaining)
 }
 
 /// What is left of each budget, from the outermost level in.

@@ -100,6 +100,13 @@ impl RateCell {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// How many calls may be in flight, where that is limited.
+    #[must_use]
+    pub fn concurrent_max(&self) -> Option<u64> {
+        let limit = self.concurrent_max.load(Ordering::Relaxed);
+        (limit != 0).then_some(limit)
+    }
+
     /// How many calls are in flight.
     #[must_use]
     pub fn in_flight(&self) -> u64 {

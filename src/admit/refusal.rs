@@ -104,19 +104,19 @@ impl fmt::Display for Refusal {
                 "{} has {limit} calls in flight, which is its limit: wait for one to end, or raise `rate.concurrent`",
                 Spoken(owner)
             ),
-            Self::Requests(it) => it.say("requests", f),
-            Self::Tokens(it) => it.say("tokens", f),
+            Self::Requests(it) => it.say("requests", "has used them", f),
+            Self::Tokens(it) => it.say("tokens", "has fewer left than this call may need", f),
             Self::Budget(it) => it.fmt(f),
         }
     }
 }
 
 impl RateRefusal {
-    fn say(&self, what: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn say(&self, what: &str, why: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { owner, limit, per, retry_after } = self;
         write!(
             f,
-            "{} may use {limit} {what} per {per:?} and has used them: come again in {}s, or raise `rate.{what}`",
+            "{} may use {limit} {what} per {per:?} and {why}: come again in {}s, or raise `rate.{what}`",
             Spoken(owner),
             retry_after.as_millis().div_ceil(1000).max(1),
         )
@@ -141,7 +141,7 @@ impl fmt::Display for BudgetRefusal {
             Denied::Unwritable => {
                 return write!(
                     f,
-                    "this node cannot write its usage journal, so it spends nothing of the budget of {owner}: free space on the data directory's disk"
+                    "this node cannot write to its disk, so it spends nothing more of the budget of {owner}: free space on the data directory's disk"
                 );
             }
             Denied::Late => {
@@ -155,7 +155,7 @@ impl fmt::Display for BudgetRefusal {
             Some(at) => write!(f, "resets at {}", at.to_rfc3339())?,
             None => f.write_str("does not reset")?,
         }
-        f.write_str("; raise the limit, wait for the reset, or ask for fewer output tokens")
+        f.write_str("; raise the limit, wait for the reset, or make a call that costs less")
     }
 }
 

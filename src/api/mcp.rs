@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use super::body::Body;
 use super::{Api, llm, read};
 use crate::auth;
+use crate::control::view::KeyView;
 use crate::error::{Code, Error};
 use crate::gateway::{Arrival, Gateway};
 use crate::mcp::caller::KeyCaller;
@@ -23,10 +24,21 @@ pub fn is_mcp(path: &str) -> bool {
 
 /// Answers an MCP client.
 pub async fn serve(api: &Api, arrival: Arrival, parts: Parts, body: Incoming) -> Response<Body> {
-    let caller = match caller(api, &parts) {
+    let (key, caller) = match caller(api, &parts) {
         Ok(it) => it,
         Err(error) => return plain(&error, arrival),
     };
+    let mut response = answer(api, arrival, caller, (parts, body)).await;
+    super::limits::put(&key, response.headers_mut());
+    response
+}
+
+async fn answer(
+    api: &Api,
+    arrival: Arrival,
+    caller: Arc<dyn ToolCaller>,
+    (parts, body): (Parts, Incoming),
+) -> Response<Body> {
     let path = parts.uri.path().to_owned();
     let body = match read::body(&api.gateway, &parts.headers, body).await {
         Ok(it) => it,
@@ -49,12 +61,15 @@ pub async fn serve(api: &Api, arrival: Arrival, parts: Parts, body: Incoming) ->
 
 /// `POST /v1/mcp/tool/execute`.
 pub async fn execute(api: &Api, arrival: Arrival, parts: &Parts, body: Incoming) -> Response<Body> {
+    let (key, caller) = match caller(api, parts) {
+        Ok(it) => it,
+        Err(error) => return plain(&error, arrival),
+    };
     let executed = async {
-        let caller = caller(api, parts)?;
         let body = read::body(&api.gateway, &parts.headers, body).await?;
         api.executor.execute(caller, &parts.headers, parts.uri.query(), &body).await
     };
-    match executed.await {
+    let mut response = match executed.await {
         Ok(done) => {
             let mut response = llm::json(Response::new(Body::full(done.body)));
             if done.is_error {
@@ -64,13 +79,16 @@ pub async fn execute(api: &Api, arrival: Arrival, parts: &Parts, body: Incoming)
             response
         }
         Err(error) => plain(&error, arrival),
-    }
+    };
+    super::limits::put(&key, response.headers_mut());
+    response
 }
 
-fn caller(api: &Api, parts: &Parts) -> Result<Arc<dyn ToolCaller>, Error> {
+fn caller(api: &Api, parts: &Parts) -> Result<(Arc<KeyView>, Arc<dyn ToolCaller>), Error> {
     let view = api.gateway.views.load_full();
     let key = api.gateway.caller(&view, &parts.headers, parts.uri.query())?;
-    Ok(KeyCaller::new(&api.gateway, &view, &key))
+    let caller = KeyCaller::new(&api.gateway, &view, &key);
+    Ok((key, caller))
 }
 
 /// An error before a message was read: in OpenAI's shape, which tools' callers share with chat.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::body::Body;
 use super::face::dialect_of_path;
 use super::{Api, llm};
-use crate::admit;
+use crate::admit::{self, KeyLimits};
 use crate::control::view::{KeyView, ProviderView, View};
 use crate::error::{Code, Error};
 use crate::gateway::Arrival;
@@ -182,30 +182,43 @@ pub fn own_key(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
     if parts.method != http::Method::GET {
         return llm::failure(dialect, &Error::of(Code::MethodNotAllowed), arrival);
     }
-    let left = admit::left(&caller.limits, admit::Mono::now());
-    let rate = |it: Option<admit::rate::LeftRate>| {
-        it.map(|it| json!({ "limit": it.limit, "remaining": it.remaining, "reset_ms": u64::try_from(it.reset.as_millis()).unwrap_or(u64::MAX) }))
-    };
-    let budgets: Vec<Value> = admit::left::money(&caller.limits)
-        .iter()
-        .map(|it| {
-            json!({
-                "level": it.owner.level.name(), "name": it.owner.name, "limit_usd": it.limit, "settled_usd": it.settled,
-                "remaining_usd": it.left, "resets_at": it.resets_at.map(|at| at.to_rfc3339()),
-            })
+    // A provider's own limits are not the caller's to know.
+    let providers = caller.providers.iter().map(|it| {
+        json!({
+            "name": it.name, "models": it.models, "budgets": budgets_left(&it.limits), "rate": rates_left(&it.limits),
         })
-        .collect();
+    });
     let body = json!({
         "name": caller.name,
         "team": caller.team_label,
         "customer": caller.customer_label,
         "expires_at": caller.expires_at.map(|it| it.to_rfc3339()),
-        "providers": caller.providers.iter().map(|it| json!({ "name": it.name, "models": it.models })).collect::<Vec<_>>(),
+        "providers": providers.collect::<Vec<_>>(),
         "tools": caller.tools,
         "tool_groups": caller.groups,
-        "budgets": budgets,
-        "rate": { "requests": rate(left.requests), "tokens": rate(left.tokens) },
+        "budgets": budgets_left(&caller.limits),
+        "rate": rates_left(&caller.limits),
         "default_max_tokens": caller.default_max_tokens,
     });
     llm::json(Response::new(Body::full(body.to_string())))
+}
+
+fn budgets_left(limits: &KeyLimits) -> Vec<Value> {
+    let shown = |it: &admit::left::LeftMoney| {
+        json!({
+            "level": it.owner.level.name(), "name": it.owner.name, "limit_usd": it.limit, "settled_usd": it.settled,
+            "remaining_usd": it.left, "resets_at": it.resets_at.map(|at| at.to_rfc3339()),
+        })
+    };
+    admit::left::money(limits).iter().map(shown).collect()
+}
+
+fn rates_left(limits: &KeyLimits) -> Value {
+    let left = admit::left(limits, admit::Mono::now());
+    let rate = |it: Option<admit::rate::LeftRate>| {
+        it.map(|it| json!({ "limit": it.limit, "remaining": it.remaining, "reset_ms": u64::try_from(it.reset.as_millis()).unwrap_or(u64::MAX) }))
+    };
+    let concurrent = admit::left::concurrent(limits)
+        .map(|it| json!({ "limit": it.limit, "remaining": it.remaining }));
+    json!({ "requests": rate(left.requests), "tokens": rate(left.tokens), "concurrent": concurrent })
 }

@@ -57,7 +57,7 @@ pub async fn limited(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Erro
             Err(_) => return Err(Error::of(Code::RequestTimeout)),
             Ok(None) => break,
             Ok(Some(Err(_))) => {
-                return Err(Error::new(Code::Cancelled, "the body stopped before its end"));
+                return Err(Error::of(Code::BodyIncomplete));
             }
             Ok(Some(Ok(frame))) => frame,
         };

@@ -29,10 +29,10 @@ pub(super) fn ledger(control: &Control) -> LawLedger {
                     Ok(committed) => Ok(committed.reply),
                     Err(error) => {
                         let error = Error::from(error);
-                        Err(if error.code == Code::NoQuorum {
-                            LedgerError::NoQuorum
-                        } else {
-                            LedgerError::Failed(error.to_string())
+                        Err(match error.code {
+                            Code::NoQuorum => LedgerError::NoQuorum,
+                            Code::StorageFull => LedgerError::Unwritable,
+                            _ => LedgerError::Failed(error.to_string()),
                         })
                     }
                 }

@@ -169,6 +169,9 @@ impl ports::Servers for ServersOf {
         match tokio::time::timeout(AUTHORIZE_WITHIN, begun).await {
             Ok(Ok(url)) => Ok(url),
             Ok(Err(AuthorizeError::UnknownServer)) => Err(Error::of(Code::NotFound)),
+            Ok(Err(problem @ (AuthorizeError::NotOAuth | AuthorizeError::Settings(_)))) => {
+                Err(Error::field("auth", problem))
+            }
             Ok(Err(problem)) => Err(Error::new(Code::UpstreamFailed, problem.to_string())),
             Err(_) => Err(Error::of(Code::UpstreamTimeout)),
         }

@@ -20,6 +20,26 @@ fn retry_after_is_never_zero_seconds() {
     assert_eq!(error.with_retry_after(Duration::from_millis(1001)).retry_after_seconds(), Some(2));
 }
 
+#[test]
+fn callers_see_the_types_of_the_page_in_every_dialect() {
+    // 499 is in records only.
+    for code in Code::ALL.iter().filter(|it| **it != Code::Cancelled) {
+        let error = Error::of(*code);
+        let told = |dialect: &str, pointer: &str| {
+            let dialect = althing_llm::dialect::by_name(dialect).expect("a dialect");
+            let failure = crate::execute::kept::failure_of(&error, "id");
+            let body: serde_json::Value =
+                serde_json::from_slice(&dialect.encode_failure(&failure)).expect("JSON");
+            body.pointer(pointer).and_then(|it| it.as_str().map(str::to_owned)).expect("a type")
+        };
+        let name = code.name();
+        assert_eq!(told("openai", "/error/type"), code.openai_type(), "{name}");
+        assert_eq!(told("openai_responses", "/error/type"), code.openai_type(), "{name}");
+        assert_eq!(told("anthropic", "/error/type"), code.anthropic_type(), "{name}");
+        assert_eq!(told("gemini", "/error/status"), code.gemini_status(), "{name}");
+    }
+}
+
 /// Set `ALTHING_REWRITE=1` to write the page anew.
 #[test]
 #[expect(

@@ -51,11 +51,7 @@ pub async fn target<'t>(
 ) -> Tried<'t> {
     let keys = keys(&target.provider, &target.model);
     if keys.is_empty() && !target.provider.keys.is_empty() {
-        let text = format!(
-            "no key of the provider `{}` can be used for `{}`",
-            target.provider.name, target.model
-        );
-        return Tried::Failed(Error::new(Code::UpstreamUnreachable, text));
+        return Tried::Failed(no_key(target));
     }
     let mut last = Error::of(Code::UpstreamUnreachable);
     for at in 0..retry::ATTEMPTS_PER_TARGET_MAX {
@@ -91,12 +87,15 @@ pub async fn target<'t>(
                 run.gateway.metrics.attempt(target.provider.name.as_str(), "lost");
                 return Tried::Lost(error);
             }
+            Err(error) if error.code == Code::UpstreamTimeout => (Verdict::Elsewhere, error, None),
             Err(error) => (Verdict::Again, error, None),
         };
         run.gateway.metrics.attempt(target.provider.name.as_str(), result(verdict));
         tracing::debug!(provider.name = %target.provider.name, attempt = at + 1, error = %error, "an attempt failed");
-        if verdict == Verdict::Final {
-            return Tried::Final(error);
+        match verdict {
+            Verdict::Final => return Tried::Final(error),
+            Verdict::Elsewhere => return Tried::Failed(error),
+            Verdict::Answer | Verdict::OtherKey | Verdict::Again => {}
         }
         last = error;
         let is_last =
@@ -120,11 +119,28 @@ pub async fn target<'t>(
     Tried::Failed(last)
 }
 
+/// Why none of a provider's keys can be used for a model.
+fn no_key(target: &Target) -> Error {
+    let (provider, model) = (&target.provider.name, &target.model);
+    let serves = |it: &KeyCell| it.models.iter().any(|pattern| pattern.matches(model));
+    if target.provider.keys.iter().any(serves) {
+        let text = format!(
+            "the provider `{provider}` is not set up right: no secret of a key for `{model}` can be had; the log has the cause"
+        );
+        return Error::new(Code::UpstreamUnreachable, text);
+    }
+    let text = format!(
+        "no key of the provider `{provider}` serves `{model}`: an administrator adds it to `models` of one of the provider's `keys`"
+    );
+    Error::new(Code::ModelUnknown, text).with_param("model")
+}
+
 const fn result(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Answer => "ok",
         Verdict::OtherKey => "key_refused",
         Verdict::Again => "failed",
+        Verdict::Elsewhere => "timed_out",
         Verdict::Final => "request_refused",
     }
 }
@@ -220,8 +236,9 @@ async fn send(
         Err(_) => Err(Error::new(
             Code::UpstreamTimeout,
             format!(
-                "the provider `{}` did not begin to answer within {:?}",
-                target.provider.name, within
+                "the provider `{}` did not begin to answer within {} ms",
+                target.provider.name,
+                within.as_millis()
             ),
         )),
     }

@@ -58,6 +58,7 @@ pub async fn deliver(
         }
         Err(error) => {
             run.keep_failure(&mut call, &error);
+            let error = call.told(error);
             call.close(&Ended::by(&error));
             Err(error)
         }

@@ -61,6 +61,9 @@ pub enum Verdict {
     OtherKey,
     /// The upstream is in trouble: the same again, later, or elsewhere.
     Again,
+    /// Waiting for it took as long as it may, and it may have been made and billed: another target may be faster, the
+    /// same one is not asked twice.
+    Elsewhere,
     /// The request is at fault: nobody else will take it either.
     Final,
 }
@@ -71,6 +74,7 @@ pub fn judge(status: StatusCode) -> Verdict {
     match status.as_u16() {
         200..=299 => Verdict::Answer,
         401 | 402 | 403 | 429 => Verdict::OtherKey,
+        504 | 524 => Verdict::Elsewhere,
         // A redirect is not followed: our credential is for one host.
         300..=399 | 408 | 409 | 425 | 500..=599 => Verdict::Again,
         _ => Verdict::Final,
@@ -133,6 +137,7 @@ mod tests {
         assert_eq!(judge(StatusCode::BAD_REQUEST), Verdict::Final);
         assert_eq!(judge(StatusCode::TOO_MANY_REQUESTS), Verdict::OtherKey);
         assert_eq!(judge(StatusCode::BAD_GATEWAY), Verdict::Again);
+        assert_eq!(judge(StatusCode::GATEWAY_TIMEOUT), Verdict::Elsewhere, "it may be billed");
         assert_eq!(judge(StatusCode::FOUND), Verdict::Again, "a redirect is no reply");
     }
 

@@ -99,7 +99,7 @@ pub enum CallError {
         in_flight_max: usize,
     },
     /// No answer came in time. The call may have run.
-    #[error("the tool's server did not answer within {after:?}")]
+    #[error("the tool's server did not answer within {} ms", after.as_millis())]
     Timeout {
         /// How long it was waited for.
         after: Duration,

@@ -13,17 +13,20 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 
 use super::call::{CallError, CallOutcome};
+use super::catalog::ToolEntry;
 use super::inject::Format;
-use super::scope::{Filter, Scope, ToolCaller, ToolRequest, failure, reaches};
+use super::scope::{Attempt, Filter, Scope, ToolCaller, ToolRequest, failure, reaches};
 use crate::admit::{self, Ask, Mono};
 use crate::control::view::{KeyView, Standing, View};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::gateway::{Arrival, Gateway};
 use crate::settle::{Call, Ended};
 use crate::telemetry::probe::{Asked, Probe, Tool};
 
 /// The principal of callers without a key, in a form that no name has.
 const ANONYMOUS: &str = "(anonymous)";
+/// How much of a tool's name is in the record of a call that named no tool there is.
+const NAME_CHARS_MAX: usize = 128;
 
 /// A virtual key that calls tools.
 pub struct KeyCaller {
@@ -121,6 +124,22 @@ impl ToolCaller for KeyCaller {
             }
         }
     }
+
+    async fn refused(&self, attempt: Attempt, error: &Error) {
+        // Where there is no room for the record the refusal stands all the same: the counters have it.
+        let opened = self.gateway.open_call(Arrival::now(), Kind::ToolCall, &self.key).await;
+        let Ok(mut call) = opened else { return };
+        let Attempt { name, tool, arguments, parent } = attempt;
+        // The caller is told that there is no such tool; who reads records, that there is and whom it is kept from.
+        let is_forbidden = error.code == Code::ToolUnknown && tool.is_some();
+        let code = if is_forbidden { Code::ToolForbidden } else { error.code };
+        match tool {
+            Some(tool) => describe_tool(&self.gateway, &tool, &mut call),
+            None => call.record.tool = name.as_deref().map(|it| Arc::from(shown(it))),
+        }
+        describe_call(&self.gateway, arguments.as_deref(), parent.as_deref(), &mut call);
+        call.close(&Ended::Refused(error.http_status().as_u16(), code));
+    }
 }
 
 impl KeyCaller {
@@ -131,7 +150,7 @@ impl KeyCaller {
     ) -> Result<Box<RawValue>, Error> {
         // Sent again here and not only at the list: the law may have changed since the list was made.
         if !self.may_call(&request.tool.policy) && !self.is_in_group(&request.tool.policy) {
-            return Err(Error::of(crate::error::Code::ToolUnknown));
+            return Err(Error::of(Code::ToolUnknown));
         }
         let ask = Ask { upper: request.tool.price, tokens: 0, at: Mono::now() };
         let ticket = admit::admit(&self.key.limits, ask).await?;
@@ -163,19 +182,34 @@ impl KeyCaller {
     }
 }
 
+/// As much of a name that nobody but its caller knows as a record shows.
+fn shown(name: &str) -> String {
+    name.chars().filter(|it| !it.is_control()).take(NAME_CHARS_MAX).collect()
+}
+
 fn describe(gateway: &Gateway, request: &ToolRequest, call: &mut Call) {
+    describe_tool(gateway, &request.tool, call);
+    describe_call(gateway, request.arguments.as_deref(), request.parent.as_deref(), call);
+}
+
+fn describe_tool(gateway: &Gateway, tool: &ToolEntry, call: &mut Call) {
     let (server, tool): (Arc<str>, Arc<str>) =
-        (Arc::from(request.tool.server.as_str()), Arc::clone(&request.tool.name));
+        (Arc::from(tool.server.as_str()), Arc::clone(&tool.name));
     call.series = Some(gateway.metrics.tool(&server, &tool));
     call.price = Price::default();
     call.record.server = Some(server);
     call.record.tool = Some(tool);
-    call.record.parent = request
-        .parent
-        .as_deref()
-        .and_then(|it| uuid::Uuid::parse_str(it).ok())
-        .map(|it| it.as_u128());
-    let arguments = request.arguments.as_ref().map_or("{}", |it| it.get());
+}
+
+fn describe_call(
+    gateway: &Gateway,
+    arguments: Option<&RawValue>,
+    parent: Option<&str>,
+    call: &mut Call,
+) {
+    call.record.parent =
+        parent.and_then(|it| uuid::Uuid::parse_str(it).ok()).map(|it| it.as_u128());
+    let arguments = arguments.map_or("{}", RawValue::get);
     call.record.arguments_sha256 = digest(&SHA256, arguments.as_bytes()).as_ref().try_into().ok();
     if gateway.settings.keep_arguments {
         call.record.arguments = Some(Payload(Bytes::copy_from_slice(arguments.as_bytes())));
@@ -208,7 +242,7 @@ fn note(probe: &mut Probe, outcome: &Result<CallOutcome, CallError>) {
             }
         }
         Err(CallError::Rpc { code, .. }) => {
-            probe.failed(crate::error::Code::UpstreamFailed.name(), Some(*code));
+            probe.failed(Code::UpstreamFailed.name(), Some(*code));
         }
         Err(error) => probe.failed(failure(error).code.name(), None),
     }

@@ -13,8 +13,9 @@ use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments;
+use super::catalog::Catalog;
 use super::result::{MODEL_BYTES_MAX, render};
-use super::scope::{Catalogs, Filter, Scope, ToolCaller, ToolRequest};
+use super::scope::{Attempt, Catalogs, Filter, Scope, ToolCaller, ToolRequest};
 use crate::error::{Code, Error};
 use crate::tasks::Tasks;
 use crate::telemetry::probe::Origin;
@@ -73,21 +74,47 @@ impl Executor {
         query: Option<&str>,
         body: &Bytes,
     ) -> Result<Executed, Error> {
+        let mut attempt = Attempt::default();
+        let begun = self.begin(&caller, headers, (query, body), &mut attempt);
+        match begun {
+            Ok(Begun::Alone(call, request)) => finish(&*caller, *request, &call).await,
+            Ok(Begun::Booked(waiting)) => book::outcome(waiting).await,
+            Err(error) => {
+                caller.refused(attempt, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// All that is done before something waits. `attempt` takes what could be read, for the record of a refusal.
+    fn begin(
+        &self,
+        caller: &Arc<dyn ToolCaller>,
+        headers: &HeaderMap,
+        (query, body): (Option<&str>, &Bytes),
+        attempt: &mut Attempt,
+    ) -> Result<Begun, Error> {
         let call = ToolCall::read(body, query)?;
+        attempt.name = Some(call.name.clone());
+        attempt.arguments = Some(call.arguments.clone());
         let filter = Arc::new(Filter::from_headers(headers)?);
         let key = header(headers, "idempotency-key")?;
         let parent = header(headers, "x-althing-parent")?;
+        attempt.parent.clone_from(&parent);
         let origin = caller
             .is_traced()
             .then(|| Box::new(Origin { parent: Parent::of_headers(headers), ..Origin::default() }));
+        let scope = Scope::all(Arc::clone(caller), filter);
+        let catalog = self.catalogs.catalog();
+        attempt.tool = scope.named(&catalog, &call.name).cloned();
         let prepare = || {
-            let mut request = self.prepare(&caller, filter, &call, parent, key.clone())?;
+            let mut request = prepare(&scope, &catalog, &call, parent, key.clone())?;
             request.origin = origin;
             Ok(request)
         };
         let Some(key) = key.clone() else {
             let request = prepare()?;
-            return finish(&*caller, request, &call).await;
+            return Ok(Begun::Alone(call, Box::new(request)));
         };
         let mut content = Vec::with_capacity(body.len() + 16);
         content.extend_from_slice(query.unwrap_or_default().as_bytes());
@@ -104,7 +131,7 @@ impl Executor {
                         return Err(error);
                     }
                 };
-                let (book, caller, call) = (Arc::clone(&self.book), Arc::clone(&caller), call);
+                let (book, caller) = (Arc::clone(&self.book), Arc::clone(caller));
                 // The call goes on when its first caller leaves: another may be waiting, or come back for it.
                 self.tasks.spawn("tool execution", async move {
                     let outcome = finish(&*caller, request, &call).await;
@@ -115,38 +142,44 @@ impl Executor {
                 waiting
             }
         };
-        book::outcome(waiting).await
+        Ok(Begun::Booked(waiting))
     }
+}
 
-    fn prepare(
-        &self,
-        caller: &Arc<dyn ToolCaller>,
-        filter: Arc<Filter>,
-        call: &ToolCall,
-        parent: Option<String>,
-        idempotency_key: Option<String>,
-    ) -> Result<ToolRequest, Error> {
-        let scope = Scope::all(Arc::clone(caller), filter);
-        let Some(tool) = scope.find(&self.catalogs.catalog(), &call.name) else {
-            let message = format!(
-                "there is no tool `{}` that this key may call",
-                super::server::shown(&call.name)
-            );
-            return Err(Error::new(Code::ToolUnknown, message).with_param(call.name_field()));
-        };
-        arguments::check(&tool, Some(&call.arguments))?;
-        Ok(ToolRequest {
-            tool,
-            arguments: Some(call.arguments.clone()),
-            meta: None,
-            parent,
-            idempotency_key,
-            progress: None,
-            cancel: CancellationToken::new(),
-            capabilities: None,
-            origin: None,
-        })
-    }
+/// A call that may be run.
+enum Begun {
+    /// By who asked, and nobody else.
+    Alone(ToolCall, Box<ToolRequest>),
+    /// Under an idempotency key: it runs by itself, or ran before.
+    Booked(book::Waiting),
+}
+
+fn prepare(
+    scope: &Scope,
+    catalog: &Catalog,
+    call: &ToolCall,
+    parent: Option<String>,
+    idempotency_key: Option<String>,
+) -> Result<ToolRequest, Error> {
+    let Some(tool) = scope.find(catalog, &call.name) else {
+        let message = format!(
+            "there is no tool `{}` that this key may call",
+            super::server::shown(&call.name)
+        );
+        return Err(Error::new(Code::ToolUnknown, message).with_param(call.name_field()));
+    };
+    arguments::check(&tool, Some(&call.arguments))?;
+    Ok(ToolRequest {
+        tool,
+        arguments: Some(call.arguments.clone()),
+        meta: None,
+        parent,
+        idempotency_key,
+        progress: None,
+        cancel: CancellationToken::new(),
+        capabilities: None,
+        origin: None,
+    })
 }
 
 async fn finish(

@@ -53,6 +53,22 @@ pub trait ToolCaller: Send + Sync {
     ///
     /// What the caller is to be told; [`failure`] makes it of a [`CallError`].
     async fn run(&self, request: ToolRequest) -> Result<Box<RawValue>, Error>;
+
+    /// Records a call that is not run, and why: an attempt at a tool is known whatever came of it.
+    async fn refused(&self, attempt: Attempt, error: &Error);
+}
+
+/// A call that is refused before it can be run, as far as it could be read.
+#[derive(Debug, Clone, Default)]
+pub struct Attempt {
+    /// The tool, as its caller named it.
+    pub name: Option<String>,
+    /// The tool of that name, where there is one: the caller may not be allowed it.
+    pub tool: Option<Arc<ToolEntry>>,
+    /// The arguments, as they came.
+    pub arguments: Option<Box<RawValue>>,
+    /// The model request that the call belongs to.
+    pub parent: Option<String>,
 }
 
 /// A call of a tool that the caller may make and whose arguments fit.
@@ -319,9 +335,14 @@ impl Scope {
     /// In a group of one server its own names are understood too: clients drop `?names=plain` from an address.
     #[must_use]
     pub fn find(&self, catalog: &Catalog, name: &str) -> Option<Arc<ToolEntry>> {
+        self.named(catalog, name).filter(|it| self.permits(it)).cloned()
+    }
+
+    /// The tool that is called `name` here, whether it may be called or not. For records, never for callers.
+    #[must_use]
+    pub fn named<'c>(&self, catalog: &'c Catalog, name: &str) -> Option<&'c Arc<ToolEntry>> {
         let flat = if self.is_plain() { None } else { catalog.by_flat(name) };
-        let plain = || self.sole.as_ref().and_then(|server| catalog.by_name(server, name));
-        flat.or_else(plain).filter(|it| self.permits(it)).cloned()
+        flat.or_else(|| self.sole.as_ref().and_then(|server| catalog.by_name(server, name)))
     }
 
     /// Every tool that may be called, in the catalogue's order.

@@ -1,7 +1,7 @@
 //! The life of one server: connecting, listing, checking, reconnecting, ending.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use althing_domain::id::Name;
@@ -29,6 +29,9 @@ const STEADY: Duration = Duration::from_secs(30);
 /// Checks in a row that may fail before the connection is given up.
 const CHECKS_FAILED_MAX: u32 = 3;
 
+/// Calls in a row that may go unanswered before silence is taken for a sign of death.
+const UNANSWERED_MAX: u32 = 2;
+
 /// How soon a server that failed a check is checked again.
 const RECHECK: Duration = Duration::from_secs(5);
 /// How long a server with calls in flight may be silent before it counts as hung.
@@ -51,6 +54,8 @@ pub(crate) struct Server {
     stop: CancellationToken,
     ended: CancellationToken,
     restarts: AtomicU64,
+    /// Calls in a row that nothing came back for, while nothing else came either.
+    unanswered: AtomicU32,
 }
 
 /// For how long a connection is waited for.
@@ -96,6 +101,7 @@ impl Server {
             stop: options.tasks.stop().child_token(),
             ended: CancellationToken::new(),
             restarts: AtomicU64::new(0),
+            unanswered: AtomicU32::new(0),
         })
     }
 
@@ -172,6 +178,27 @@ impl Server {
     /// Has it checked now: a call could not be sent.
     pub(crate) fn suspect(&self) {
         self.suspicion.notify_one();
+    }
+
+    /// Notes that a call had all of the server's time and no answer, and has the server checked if it said nothing at
+    /// all meanwhile.
+    pub(crate) fn unanswered(&self, connection: &Connection, waited: Duration) {
+        if connection.silent_for() < waited {
+            self.answered();
+            return;
+        }
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        self.suspect();
+    }
+
+    /// Notes that the server answers.
+    pub(crate) fn answered(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether calls in a row went unanswered: what is silent then is hung and not busy.
+    fn leaves_unanswered(&self) -> bool {
+        UNANSWERED_MAX <= self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Has it connect anew.
@@ -291,6 +318,7 @@ impl Supervisor {
             situation.server_info.clone_from(&peer.server_info);
             situation.tools.clone_from(&listing.tools);
         }
+        self.server.answered();
         self.server.connection.store(Some(Arc::clone(connection)));
         let name = self.server.name();
         tracing::info!(server.name = %name, tools = listing.tools.len(), version = peer.agreed.version, "server `{name}` is ready");
@@ -326,6 +354,7 @@ impl Supervisor {
             match checked {
                 Ok(()) => {
                     failed = 0;
+                    self.server.answered();
                     if self.server.state() == State::Degraded {
                         self.set(State::Ready, None);
                     }
@@ -334,7 +363,9 @@ impl Supervisor {
                 Err(error) => {
                     failed += 1;
                     let reason = format!("it gives no sign of life: {error}");
-                    if CHECKS_FAILED_MAX <= failed || matches!(error, AskError::NotSent(_)) {
+                    let is_dead =
+                        matches!(error, AskError::NotSent(_)) || self.server.leaves_unanswered();
+                    if CHECKS_FAILED_MAX <= failed || is_dead {
                         return Over::Lost(reason);
                     }
                     self.set(State::Degraded, Some(reason));
@@ -354,7 +385,7 @@ impl Supervisor {
     /// Whether silence is no sign of death: many servers do one thing at a time, and answer no ping meanwhile.
     fn is_busy(&self, connection: &Connection) -> bool {
         let has_calls = self.server.permits.available_permits() < self.server.in_flight_max;
-        has_calls && connection.silent_for() < BUSY_MAX
+        has_calls && connection.silent_for() < BUSY_MAX && !self.server.leaves_unanswered()
     }
 
     /// Lists the tools again, and how long the list is good.

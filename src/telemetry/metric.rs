@@ -16,7 +16,8 @@ use prometheus::{
 
 /// Distinct (provider, model) or (server, tool) pairs that get series of their own; the rest share one named `other`.
 const SERIES_MAX: usize = 2_000;
-const OTHER: &str = "other";
+/// What items are called that have no series of their own.
+pub const OTHER: &str = "other";
 /// The target of calls that ended before they had one.
 const NONE: &str = "none";
 

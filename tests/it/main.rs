@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod durability;
+mod first_use;
 mod governance;
 mod mcp_peers;
 mod models;

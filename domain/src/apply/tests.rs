@@ -200,6 +200,26 @@ fn what_others_refer_to_is_not_deleted() {
 }
 
 #[test]
+fn an_mcp_server_whose_tools_are_named_is_not_deleted() {
+    let mut law = law();
+    law.put(Kind::McpServer, &json!({"name": "fs", "transport": "stdio", "command": "true"}));
+    law.put(Kind::ToolGroup, &json!({"name": "reading", "tools": ["fs/list_directory", "*"]}));
+    law.put(Kind::VirtualKey, &json!({"name": "k", "tools": ["fs/*"]}));
+    law.put(Kind::VirtualKey, &json!({"name": "other", "tools": ["*", "fsx/a", "f*/a"]}));
+    let refusal = law.refused(Op::Delete(delete(Kind::McpServer, "fs")));
+    let by = vec!["tool group reading".to_owned(), "virtual key k".to_owned()];
+    assert_eq!(refusal, Refusal::InUse { kind: Kind::McpServer, name: "fs".into(), by });
+    // Who lets go of it in the same batch is no hindrance.
+    let writes = vec![
+        Write::Delete(delete(Kind::McpServer, "fs")),
+        Write::Delete(delete(Kind::ToolGroup, "reading")),
+        Write::Put(put(Kind::VirtualKey, &json!({"name": "k"}))),
+    ];
+    assert_eq!(law.written(Op::Batch(writes)).len(), 3);
+    assert!(law.state.get(Kind::McpServer, "fs").is_none());
+}
+
+#[test]
 fn a_batch_is_all_or_nothing_and_its_order_does_not_matter() {
     let mut law = law();
     let key = json!({"name": "k", "team": "late"});

@@ -198,7 +198,10 @@ impl Applying<'_> {
             // Deleted and made again in one batch.
             return Ok(());
         }
-        let by = self.state.referrers(kind, name);
+        let mut by = self.state.referrers(kind, name);
+        if kind == Kind::McpServer {
+            by.extend(self.state.naming_tools_of(name));
+        }
         if by.is_empty() {
             return Ok(());
         }

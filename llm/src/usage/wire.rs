@@ -82,7 +82,7 @@ impl OpenAi {
         if reasoning > 0
             && self.total_tokens.0 == input.saturating_add(output).saturating_add(reasoning)
         {
-            output += reasoning;
+            output = output.saturating_add(reasoning);
         }
         let (chat, responses) = (&self.prompt_tokens_details, &self.input_tokens_details);
         let cached = [

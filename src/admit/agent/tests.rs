@@ -33,6 +33,7 @@ struct Flaky {
 enum Mood {
     Fine,
     CutOff,
+    FullDisk,
     LosesAnswers,
 }
 
@@ -42,6 +43,7 @@ impl Ledger for Flaky {
         let mood = *self.mood.lock();
         match mood {
             Mood::CutOff => Err(LedgerError::NoQuorum),
+            Mood::FullDisk => Err(LedgerError::Unwritable),
             Mood::LosesAnswers => {
                 self.inner.batch(batch).await?;
                 Err(LedgerError::Failed("the answer was lost".to_owned()))
@@ -138,6 +140,15 @@ async fn a_node_that_is_cut_off_spends_what_it_holds_and_then_refuses() {
     let refusal = spend(&limits, 1).await.expect_err("no more");
     let Refusal::Budget(why) = refusal else { panic!("{refusal:?}") };
     assert_eq!(why.denied, Denied::NoQuorum);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_not_told_as_a_lost_quorum() {
+    let (ledger, limits, _tasks) = start(1_000);
+    *ledger.mood.lock() = Mood::FullDisk;
+    let refusal = spend(&limits, 600).await.expect_err("nothing is granted");
+    assert!(refusal.to_string().contains("free space"), "{refusal}");
+    assert_eq!(crate::error::Error::from(refusal).code, crate::error::Code::StorageFull);
 }
 
 #[tokio::test(start_paused = true)]

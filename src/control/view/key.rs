@@ -60,6 +60,14 @@ pub struct KeyProviderView {
     pub limits: Arc<KeyLimits>,
 }
 
+impl KeyProviderView {
+    /// Whether it names the model itself, and not only a pattern that fits it.
+    #[must_use]
+    pub fn names(&self, model: &str) -> bool {
+        self.models.iter().any(|it| it.0 == model)
+    }
+}
+
 impl KeyView {
     /// Who calls without a key where the configuration allows that: all models and tools, no limits.
     #[must_use]

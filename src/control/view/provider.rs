@@ -17,6 +17,7 @@ use secrecy::ExposeSecret;
 use crate::admit::KeyLimits;
 use crate::execute::egress::{Client, Settings};
 use crate::secret::Resolver;
+use crate::telemetry::metric::OTHER;
 use crate::telemetry::probe::Peer;
 
 /// A provider.
@@ -25,6 +26,8 @@ pub struct ProviderView {
     pub name: Name,
     /// The same, for records.
     pub label: Arc<str>,
+    /// What metrics call models here that nobody but a caller has named.
+    pub unnamed: Arc<str>,
     /// What it is: dialect and quirks.
     pub vendor: &'static Vendor,
     /// Scheme, host and path before the operation's.
@@ -143,6 +146,7 @@ impl ProviderView {
         Self {
             name: spec.name.clone(),
             label: Arc::from(spec.name.as_str()),
+            unnamed: Arc::from(OTHER),
             vendor,
             peer: Arc::new(Peer::new(vendor.name, base.text())),
             base,
@@ -190,6 +194,15 @@ impl ProviderView {
         self.aliases.contains_key(model)
             || self.prices.contains_key(model)
             || self.keys.iter().any(named)
+            || catalog::find(self.vendor.name, model).is_some()
+    }
+
+    /// Whether the provider's settings or the catalogue name the model itself, and not only a pattern that fits it.
+    #[must_use]
+    pub fn names(&self, model: &str) -> bool {
+        self.prices.contains_key(model)
+            || self.aliases.values().any(|it| **it == *model)
+            || self.keys.iter().any(|it| it.models.iter().any(|pattern| pattern.0 == model))
             || catalog::find(self.vendor.name, model).is_some()
     }
 

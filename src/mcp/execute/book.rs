@@ -19,9 +19,9 @@ const PRINCIPAL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The most bytes of answers of all: what does not fit is not kept.
 const TOTAL_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-type Outcome = Result<Executed, Error>;
+pub(super) type Outcome = Result<Executed, Error>;
 /// Where an outcome will be told.
-type Waiting = watch::Receiver<Option<Outcome>>;
+pub(super) type Waiting = watch::Receiver<Option<Outcome>>;
 
 /// The book.
 #[derive(Debug, Default)]

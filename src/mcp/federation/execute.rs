@@ -30,7 +30,16 @@ pub(super) async fn execute(
     let deadline = call.deadline.map_or(started + timeout, |it| it.min(started + timeout));
     let connection = connection(server, call, deadline).await?;
     let _place = place(server, call, deadline).await?;
-    let result = match connection.call(tool, call, deadline).await {
+    let called = connection.call(tool, call, deadline).await;
+    match &called {
+        // A caller's own, shorter deadline says nothing of the server.
+        Err(AskError::Timeout(after)) if started + timeout <= deadline => {
+            server.unanswered(&connection, *after);
+        }
+        Ok(_) => server.answered(),
+        Err(_) => {}
+    }
+    let result = match called {
         Err(error)
             if matches!(error, AskError::NotSent(_)) && !connection.closed().is_cancelled() =>
         {

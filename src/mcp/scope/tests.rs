@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Catalogs, Filter, Names, Scope, ToolCaller, ToolRequest, reaches};
+use super::{Attempt, Catalogs, Filter, Names, Scope, ToolCaller, ToolRequest, reaches};
 use crate::error::Error;
 use crate::mcp::catalog::{self, Catalog, Offer};
 use crate::mcp::json;
@@ -80,6 +80,8 @@ pub(crate) struct FakeCaller {
     pub(crate) tools: Vec<Pattern>,
     pub(crate) groups: BTreeMap<String, Arc<ToolGroup>>,
     pub(crate) ran: Arc<Mutex<Vec<String>>>,
+    /// The tools that calls named which were refused, and the codes.
+    pub(crate) refused: Arc<Mutex<Vec<(String, &'static str)>>>,
     pub(crate) answer: Answer,
     pub(crate) revoked: Arc<Mutex<bool>>,
 }
@@ -92,6 +94,7 @@ impl FakeCaller {
             tools: tools.iter().map(|it| Pattern::from(*it)).collect(),
             groups: BTreeMap::new(),
             ran: Arc::default(),
+            refused: Arc::default(),
             answer: Arc::new(|request| {
                 Box::pin(async move {
                     let arguments = request.arguments.as_ref().map_or("null", |it| it.get());
@@ -136,6 +139,9 @@ impl ToolCaller for FakeCaller {
     async fn run(&self, request: ToolRequest) -> Result<Box<RawValue>, Error> {
         self.ran.lock().push(request.tool.policy.to_string());
         (self.answer)(request).await
+    }
+    async fn refused(&self, attempt: Attempt, error: &Error) {
+        self.refused.lock().push((attempt.name.unwrap_or_default(), error.code.name()));
     }
 }
 

@@ -52,7 +52,7 @@ impl McpServer {
         if request.method == "initialize" {
             return self.initialize(&ask, request, accepts);
         }
-        match begin(self, &ask, request) {
+        match begin(self, &ask, request).await {
             Ok(Work::Done(result)) => whole(&rpc::success(request.id, &result), accepts),
             Ok(Work::Call(running)) => self.answer_call(ask, request.id, *running, accepts).await,
             Err(error) => whole(&rpc::failure(request.id, &error), accepts),
@@ -135,7 +135,7 @@ impl McpServer {
 
     /// The answer to a request, waited for.
     async fn answer(&self, ask: &Ask, request: &Request<'_>) -> Bytes {
-        match begin(self, ask, request) {
+        match begin(self, ask, request).await {
             Ok(Work::Done(result)) => rpc::success(request.id, &result),
             Ok(Work::Call(running)) => {
                 let guard = ask
@@ -286,11 +286,11 @@ impl McpServer {
     }
 }
 
-fn begin(server: &McpServer, ask: &Ask, request: &Request<'_>) -> Result<Work, RpcError> {
+async fn begin(server: &McpServer, ask: &Ask, request: &Request<'_>) -> Result<Work, RpcError> {
     if request.method == "ping" {
         return Ok(Work::Done("{}".to_owned()));
     }
-    tools::begin(server, ask, request)
+    tools::begin(server, ask, request).await
 }
 
 /// What a handshake comes to: the revision both speak, and the result.

@@ -48,7 +48,7 @@ impl McpServer {
         let begun = match request.method.as_str() {
             "server/discover" => Ok(Work::Done(discover(&ask))),
             "subscriptions/listen" => return self.listen(ask, request, accepts),
-            _ => tools::begin(self, &ask, request),
+            _ => tools::begin(self, &ask, request).await,
         };
         match begun {
             Ok(Work::Done(result)) => whole(&rpc::success(id, &result), accepts),

@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::rpc::{self, Request, RpcError};
 use super::session::{CURSOR_LIFE, Kind};
 use super::{Ask, McpServer, Revision};
+use crate::error::{Code, Error};
 use crate::mcp::arguments;
 use crate::mcp::cache::Cache;
 use crate::mcp::call::Progress;
 use crate::mcp::catalog::{Catalog, ToolEntry};
 use crate::mcp::json::{self, Fields, is_object};
-use crate::mcp::scope::{Filter, Scope, ToolRequest};
+use crate::mcp::scope::{Attempt, Filter, Scope, ToolRequest};
 use crate::telemetry::probe::{McpOrigin, Origin};
 use crate::telemetry::trace::Parent;
 
@@ -142,10 +143,12 @@ impl McpServer {
             let mut payload = u32::try_from(page + 1).unwrap_or(u32::MAX).to_be_bytes().to_vec();
             payload.extend_from_slice(&list.digest);
             let until = super::later(now, CURSOR_LIFE);
-            let cursor =
-                self.inner.options.keys.seal(Kind::Cursor, principal, until, &payload).ok_or_else(
-                    || RpcError::from(crate::error::Error::of(crate::error::Code::Internal)),
-                )?;
+            let cursor = self
+                .inner
+                .options
+                .keys
+                .seal(Kind::Cursor, principal, until, &payload)
+                .ok_or_else(|| RpcError::from(Error::of(Code::Internal)))?;
             // Writing to a `String` cannot fail.
             let _infallible = write!(result, r#","nextCursor":"{cursor}""#);
         }
@@ -154,15 +157,29 @@ impl McpServer {
     }
 
     /// `tools/call`, up to the point where it is only to be run.
-    pub(super) fn tools_call(&self, ask: &Ask, asked: &Request<'_>) -> Result<Work, RpcError> {
+    pub(super) async fn tools_call(
+        &self,
+        ask: &Ask,
+        asked: &Request<'_>,
+    ) -> Result<Work, RpcError> {
         let fields = fields(asked.params, CALL_PARAMS)?;
         let name =
             fields.text("name").ok_or_else(|| RpcError::params("`name` must be a tool's name"))?;
-        let Some(tool) = ask.scope.find(&self.inner.options.catalogs.catalog(), &name) else {
+        let given = fields.get("arguments").filter(|it| it.get() != "null");
+        let catalog = self.inner.options.catalogs.catalog();
+        let attempt = || Attempt {
+            name: Some(name.clone()),
+            tool: ask.scope.named(&catalog, &name).cloned(),
+            arguments: given.map(ToOwned::to_owned),
+            parent: ask.parent.clone(),
+        };
+        let caller = ask.scope.caller();
+        let Some(tool) = ask.scope.find(&catalog, &name) else {
+            caller.refused(attempt(), &Error::of(Code::ToolUnknown)).await;
             return Err(RpcError::unknown_tool(&name));
         };
-        let given = fields.get("arguments").filter(|it| it.get() != "null");
         if let Err(invalid) = arguments::check(&tool, given) {
+            caller.refused(attempt(), &Error::from(invalid.clone())).await;
             return invalid_arguments(ask.revision, invalid);
         }
         let meta = fields.get("_meta").filter(|it| is_object(it));
@@ -232,12 +249,9 @@ fn invalid_arguments(revision: Revision, invalid: arguments::Invalid) -> Result<
         return Ok(Work::Done(json::text(&result)));
     }
     let path = invalid.path().to_owned();
-    let error = crate::error::Error::from(invalid);
-    let code = if error.code == crate::error::Code::DuplicateField {
-        rpc::INVALID_REQUEST
-    } else {
-        rpc::INVALID_PARAMS
-    };
+    let error = Error::from(invalid);
+    let code =
+        if error.code == Code::DuplicateField { rpc::INVALID_REQUEST } else { rpc::INVALID_PARAMS };
     let data = json!({ "code": error.code.name(), "path": path });
     Err(RpcError { code, message: error.message, data: Some(data) })
 }
@@ -372,14 +386,14 @@ fn origin(ask: &Ask, request: &Request<'_>, meta: Option<&Fields<'_>>) -> Origin
 }
 
 /// Dispatches what all revisions have.
-pub(super) fn begin(
+pub(super) async fn begin(
     server: &McpServer,
     ask: &Ask,
     request: &Request<'_>,
 ) -> Result<Work, RpcError> {
     match request.method.as_str() {
         "tools/list" => server.tools_list(ask, request.params).map(Work::Done),
-        "tools/call" => server.tools_call(ask, request),
+        "tools/call" => server.tools_call(ask, request).await,
         other => Err(RpcError::unknown_method(other)),
     }
 }

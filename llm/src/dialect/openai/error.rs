@@ -31,13 +31,11 @@ fn kind(status: u16) -> &'static str {
         401 => "authentication_error",
         402 => "insufficient_quota",
         403 => "permission_error",
-        404 => "not_found_error",
         408 | 504 => "timeout_error",
-        409 => "conflict_error",
         429 => "rate_limit_error",
         502 => "upstream_error",
-        503 => "service_unavailable_error",
-        400..=499 => "invalid_request_error",
+        503 => "overloaded_error",
+        400..=499 | 501 => "invalid_request_error",
         _ => "server_error",
     }
 }

@@ -207,6 +207,28 @@ async fn a_server_that_hangs_without_a_call_is_started_anew() {
     until_state(&federation, "s", State::Ready).await;
 }
 
+#[tokio::test]
+async fn a_server_that_leaves_calls_unanswered_is_given_up_though_others_still_wait() {
+    let impatient = Limits {
+        call_timeout: Duration::from_millis(300),
+        health_every: Duration::from_secs(3600),
+        health_timeout: Duration::from_millis(100),
+        ..limits()
+    };
+    let federation = Federation::new(options(impatient));
+    federation.reconcile(&[scripted("s", &json!({}))]);
+    until_state(&federation, "s", State::Ready).await;
+    let calls = (0..40).map(async |at| {
+        tokio::time::sleep(Duration::from_millis(50 * at)).await;
+        federation.call(call("hang_input", &json!({}))).await.is_err()
+    });
+    let given_up = eventually("it is given up", || status(&federation, "s").state == State::Down);
+    tokio::select! {
+        () = given_up => {}
+        _ = futures_util::future::join_all(calls) => panic!("it counted as busy for as long as somebody waited"),
+    }
+}
+
 trait PipeSecret {
     fn pipe_secret(self) -> althing_domain::secret::Secret;
 }
