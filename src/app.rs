@@ -128,22 +128,14 @@ impl Node {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let tasks = Tasks::default();
         let metrics = Arc::new(Metrics::new()?);
-        let mut options = control::Options::new(config.node.data_dir.clone());
-        options.name = config.node.name.to_string();
-        let steady = Arc::new(SteadyClock::new(Arc::clone(&clock)));
-        let control = Control::start(options, Arc::clone(&steady) as Arc<dyn Clock>).await?;
-        tell_of_time(&control, clock.as_ref());
+        let (control, steady) = open_law(&config, &clock).await?;
 
         let (cells, signals) = Cells::new();
         let views = compile(&control, &cells);
         let (agent, agent_stop) = start_agent(&control, &cells, signals, &clock, &tasks);
 
         let log = Arc::new(open_log(&config, &steady)?);
-        let when_full = match config.records.when_full {
-            section::WhenFull::Wait => WhenFull::Wait,
-            section::WhenFull::Refuse => WhenFull::Refuse,
-        };
-        let recorder = Recorder::start(log.spool().clone(), when_full, &tasks);
+        let recorder = start_recorder(&config, &log, &tasks);
 
         let (otlp, flush) = telemetry::start(&config, &control, &metrics)?.unzip();
 
@@ -168,11 +160,7 @@ impl Node {
 
         let admin = ports::admin(&control, &gateway, &log, &config, &steady);
         // Before anything is written: a key that is told once must not be made by a start that then fails.
-        let (listener, address) = bind(&config, config.listen.0).await?;
-        let apart = match config.admin.listen {
-            None => None,
-            Some(apart) => Some(bind(&config, apart.0).await?),
-        };
+        let ((listener, address), apart) = bind_all(&config).await?;
         let streams = tasks.apart();
         let mcp = mcp_server(&control, &federation, &clock, &streams)?;
         let first = first::writes(&admin, &config, apply_file).await?;
@@ -345,6 +333,27 @@ fn start_agent(
     (tasks.spawn("budget agent", agent.run(stop.clone())), stop)
 }
 
+/// Opens the law, by a clock whose jumps are not followed.
+async fn open_law(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Control, Arc<SteadyClock>), Error> {
+    let mut options = control::Options::new(config.node.data_dir.clone());
+    options.name = config.node.name.to_string();
+    let steady = Arc::new(SteadyClock::new(Arc::clone(clock)));
+    let control = Control::start(options, Arc::clone(&steady) as Arc<dyn Clock>).await?;
+    tell_of_time(&control, clock.as_ref());
+    Ok((control, steady))
+}
+
+fn start_recorder(config: &Config, log: &RequestLog, tasks: &Tasks) -> Arc<Recorder> {
+    let when_full = match config.records.when_full {
+        section::WhenFull::Wait => WhenFull::Wait,
+        section::WhenFull::Refuse => WhenFull::Refuse,
+    };
+    Recorder::start(log.spool().clone(), when_full, tasks)
+}
+
 /// Says so where the law's time is ahead of the clock: a life of this node, or another node, had a clock that was.
 fn tell_of_time(control: &Control, clock: &dyn Clock) {
     let ahead_ms = control.state().now().0.saturating_sub(clock.now().0);
@@ -425,6 +434,18 @@ fn settings(config: &Config) -> Settings {
         origins: config.browsers.origins.clone().into(),
         loopback_only: config.listen.0.ip().is_loopback() && config.public_url.is_none(),
     }
+}
+
+type Bound = (Listener, std::net::SocketAddr);
+
+/// The address of everything, and that of administration, where it has one of its own.
+async fn bind_all(config: &Config) -> Result<(Bound, Option<Bound>), Error> {
+    let all = bind(config, config.listen.0).await?;
+    let apart = match config.admin.listen {
+        None => None,
+        Some(apart) => Some(bind(config, apart.0).await?),
+    };
+    Ok((all, apart))
 }
 
 async fn bind(

@@ -146,7 +146,7 @@ impl Context {
         }
         let trace_id = rand::rng().random_range(1..=u128::MAX);
         let is_sampled = sampler.keeps(trace_id);
-        Self { trace_id, span_id, parent: None, is_sampled, is_random: true, state: None }
+        Self { trace_id, span_id, parent: None, is_sampled, is_random: false, state: None }
     }
 
     /// The `traceparent` for somebody who is called from `span_id`.

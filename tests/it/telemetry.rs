@@ -22,6 +22,7 @@ const KEY: &str = "sk-test-of-telemetry-01";
 const TOKEN: &str = "token-of-the-collector";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/");
 
 fn parent(flags: &str) -> String {
     format!("00-{TRACE}-{CALLER}-{flags}")
@@ -169,6 +170,67 @@ fn a_chats_trace_and_metrics_arrive_over_http() {
 #[test]
 fn a_chats_trace_and_metrics_arrive_over_grpc() {
     run(a_chats_trace_and_metrics_arrive("grpc"));
+}
+
+/// Speaks TLS before a collector that does not, with the certificate of `tests/fixtures/tls`.
+async fn tls_before(address: &str, protocol: &'static [u8]) -> String {
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+    let (leaf, key) = (FIXTURES.to_owned() + "leaf.pem", FIXTURES.to_owned() + "leaf.key");
+    let certificate = CertificateDer::from_pem_file(leaf).expect("certificate");
+    let key = PrivateKeyDer::from_pem_file(key).expect("key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("they fit");
+    // Who asks for nothing else but this gets nothing.
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let at = format!("https://{}", listener.local_addr().expect("address"));
+    let behind = address.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (acceptor, behind) = (acceptor.clone(), behind.clone());
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(socket).await else { return };
+                let mut server = tokio::net::TcpStream::connect(behind).await.expect("collector");
+                // One of them ends it: nothing to tell.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    at
+}
+
+#[test]
+fn a_collector_behind_tls_is_reached_where_its_authority_is_trusted_and_not_otherwise() {
+    run(async {
+        let (upstream, collector) = (Upstream::start().await, Collector::start().await);
+        let trusted = format!("ca: \"file:{FIXTURES}ca.pem\"\n    headers:");
+        for (protocol, behind, alpn, digit) in [
+            ("http", &collector.http, &b"http/1.1"[..], '5'),
+            ("grpc", &collector.grpc, b"h2", '6'),
+        ] {
+            let endpoint = tls_before(behind, alpn).await;
+            let yaml = upstream.providers() + &keys() + &otlp(&endpoint, protocol, "0");
+            let trace = TRACE.replacen('4', &digit.to_string(), 1);
+            let given = parent("01").replace(TRACE, &trace);
+            let mut distrusting = Gateway::start(&yaml).await;
+            assert_eq!(chat(&distrusting, "up/ok", false, &[("traceparent", &given)]).await, 200);
+            assert_eq!(distrusting.terminate().await, Some(0));
+            let log = std::fs::read_to_string(distrusting.dir.path().join("log")).expect("log");
+            assert!(log.contains("the collector does not take traces"), "{protocol}: {log}");
+            assert!(collector.spans().iter().all(|it| it.trace != trace), "{protocol}");
+            let gateway = Gateway::start(&yaml.replace("headers:", &trusted)).await;
+            assert_eq!(chat(&gateway, "up/ok", false, &[("traceparent", &given)]).await, 200);
+            collector.trace(&trace, 2).await;
+        }
+    });
 }
 
 #[test]

@@ -42,6 +42,18 @@ impl Config {
     fn check_otlp(&self, problems: &mut Vec<Problem>) {
         let Some(otlp) = &self.telemetry.otlp else { return };
         check_url("telemetry.otlp.endpoint", &otlp.endpoint, problems);
+        if otlp.endpoint.contains(['?', '#']) {
+            let problem = "must end with a host or a path: each signal's own path is put below it";
+            problems.push(Problem::new("telemetry.otlp.endpoint", problem));
+        }
+        let is_header = |it: &str| {
+            let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+            !it.is_empty() && it.bytes().all(is_token)
+        };
+        for name in otlp.headers.keys().filter(|it| !is_header(it)) {
+            let path = format!("telemetry.otlp.headers.{name}");
+            problems.push(Problem::new(path, "is no name that a header can have"));
+        }
         if !OTLP_INTERVAL_MS.contains(&otlp.interval.0.get()) {
             let path = "telemetry.otlp.interval";
             problems.push(Problem::new(path, "must be between 1s and 1h"));

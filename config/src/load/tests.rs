@@ -217,6 +217,26 @@ fn a_gateway_open_to_the_network_is_refused() {
 }
 
 #[test]
+fn what_a_collector_cannot_be_told_is_a_problem_with_its_name() {
+    let otlp = |more: &str| {
+        problems(&format!("telemetry: {{ otlp: {{ endpoint: 'http://c:4318', {more} }} }}"))
+    };
+    for (more, says) in [
+        ("endpoint: 'http://c:4318/?a=b'", "telemetry.otlp.endpoint: must end with"),
+        ("headers: { 'x y': a }", "telemetry.otlp.headers.x y: is no name"),
+        ("interval: 10ms", "telemetry.otlp.interval: must be between 1s and 1h"),
+        ("timeout: 2m", "telemetry.otlp.timeout: must be between"),
+        ("attributes: { '': x }", "telemetry.otlp.attributes"),
+    ] {
+        let more = more.strip_prefix("endpoint: ").map_or_else(
+            || otlp(more),
+            |it| problems(&format!("telemetry: {{ otlp: {{ endpoint: {it} }} }}")),
+        );
+        assert!(more.len() == 1 && more[0].starts_with(says), "{more:?}");
+    }
+}
+
+#[test]
 fn settings_never_show_a_secret() {
     let config = load("admin: { key: sk-canary }\ntelemetry: { otlp: { endpoint: 'http://x:1', headers: { a: sk-canary, b: env:B } } }").expect("reads");
     let shown = serde_json::to_string(&config.settings()).expect("json");

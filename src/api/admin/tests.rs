@@ -245,8 +245,9 @@ fn conforms(method: &Method, path: &str, status: StatusCode, body: &Value) {
     let operation = exact.and_then(|it| it.get(method.as_str().to_lowercase()));
     // What is no route, and the log that is played here, are not in it.
     let Some(operation) = operation.filter(|_| body.get("asked").is_none()) else { return };
-    let said = operation["responses"].get(status.as_str());
-    let said = said.unwrap_or(&operation["responses"]["default"]);
+    let responses = &operation["responses"];
+    let said = responses.get(status.as_str()).or_else(|| responses.get("default"));
+    let said = said.expect("a default");
     let schema = json!({
         "allOf": [said["content"]["application/json"]["schema"]], "components": DOCUMENT["components"],
     });

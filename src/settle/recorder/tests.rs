@@ -54,12 +54,11 @@ async fn at_the_bound_a_request_waits_where_the_configuration_says_so_and_no_rec
     let (log, in_the_way, count) = full(dir.path());
     let tasks = Tasks::default();
     let recorder = Recorder::start(log.spool().clone(), WhenFull::Wait, &tasks);
-    let waiting = Arc::clone(&recorder);
-    let waiting = tokio::spawn(async move { waiting.room().await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!waiting.is_finished(), "it waits");
+    let mut waiting = std::pin::pin!(recorder.room());
+    let early = tokio::time::timeout(Duration::from_millis(300), waiting.as_mut()).await;
+    assert!(early.is_err(), "it waits");
     std::fs::remove_dir(&in_the_way).expect("out of the way");
-    let room = waiting.await.expect("no panic").expect("room");
+    let room = waiting.await.expect("room");
     recorder.append(room, &record(count + 1));
     assert_eq!(ids(&log).len() as u128, count + 1);
 }
