@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use althing_domain::object::{Kind, Object};
 use althing_domain::policy::Span;
-use althing_domain::validate::{Problem, validate, validate_all};
+use althing_domain::validate::{Item, Problem, validate, validate_all};
 use serde_json::{Map, Value};
 
 use crate::diff::Field;
@@ -108,11 +108,12 @@ settings! {
     telemetry: Telemetry = Telemetry::default();
     /// Secrets of the machine that policy may refer to.
     secrets: Secrets = Secrets::default();
-    /// What the node does when it cannot reach a majority of the cluster.
+    /// What the node does when it cannot reach a majority of the cluster. Without effect on a single node.
     partition: Partition = Partition::default();
-    /// How long a node may act on policy without having heard from a majority.
+    /// How long a node may act on policy without having heard from a majority. Without effect on a single node.
     policy_lease: Span = Span::from_secs(3);
-    /// The cluster that the node is of. Absent: a single node.
+    /// The cluster that the node is of. Absent: a single node, which is all that this build can be: it refuses to start
+    /// with this section.
     cluster: Option<Cluster> = None;
 }
 
@@ -311,9 +312,7 @@ fn read_policy(
     vendors: &[&str],
 ) -> Vec<Object> {
     let is_vendor = |name: &str| vendors.contains(&name);
-    let mut policy = Vec::new();
-    let mut places = Vec::new();
-    let before = reader.problems.len();
+    let mut read = Vec::new();
     for kind in Kind::ALL {
         let items = match root.remove(kind.field()) {
             None | Some(Value::Null) => continue,
@@ -327,24 +326,18 @@ fn read_policy(
             }
         };
         for (index, item) in items.into_iter().enumerate() {
-            let place = format!("{}[{index}]", kind.field());
-            if let Some(object) = read_object(reader, *kind, &place, item) {
-                policy.push(object);
-                places.push(place);
-            }
+            let path = format!("{}[{index}]", kind.field());
+            // Read even of what does not read as a whole, or each mistake would draw others after it.
+            let name = item
+                .get("name")
+                .and_then(Value::as_str)
+                .map_or_else(|| path.clone(), str::to_owned);
+            let object = read_object(reader, *kind, &path, item);
+            read.push(Item { path, kind: *kind, name, object });
         }
     }
-    if reader.problems.len() == before {
-        reader.problems.extend(validate_all(&policy, &is_vendor));
-    } else {
-        // What refers to an item that did not read would only seem to dangle: each by itself, then.
-        for (object, place) in policy.iter().zip(&places) {
-            reader
-                .problems
-                .extend(validate(object, &is_vendor).into_iter().map(|it| it.within(place)));
-        }
-    }
-    policy
+    reader.problems.extend(validate_all(&read, &is_vendor));
+    read.into_iter().filter_map(|it| it.object).collect()
 }
 
 fn reject_unknown(root: &Map<String, Value>, reader: &mut Reader<'_>) {

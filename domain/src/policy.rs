@@ -17,7 +17,7 @@ pub use mcp_server::{Auth, Command, Grant, McpServer, OAuth, Transport};
 pub use people::{Customer, Team};
 pub use provider::{DialectName, ModelPrice, Provider, ProviderKey};
 pub use tool_group::ToolGroup;
-pub use virtual_key::{KeyProvider, VirtualKey};
+pub use virtual_key::{KEY_BYTES_MIN, KeyProvider, VirtualKey};
 
 pub(crate) const fn yes() -> bool {
     true

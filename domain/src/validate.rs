@@ -3,13 +3,14 @@
 //! Only whoever proposes a write validates. `apply` does not, or a validator that grows
 //! stricter would change what an old log means.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Name, NameError};
-use crate::object::Object;
+use crate::object::{Kind, Object};
 use crate::pattern::Pattern;
 use crate::policy::{Budgets, Period, Rate, Span};
 use crate::secret::{Form, Secret};
@@ -79,34 +80,64 @@ pub fn validate(object: &Object, is_vendor: &dyn Fn(&str) -> bool) -> Vec<Proble
     report.problems
 }
 
-/// What is wrong with a whole file of objects, each at its place in the list of its kind, references included.
+/// One item of a file's list of policy objects.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Where it stands, such as `teams[1]`.
+    pub path: String,
+    /// What it is.
+    pub kind: Kind,
+    /// The name it gives, so that references to it do not seem to dangle where the rest of it does not read.
+    pub name: String,
+    /// The object, where it reads.
+    pub object: Option<Object>,
+}
+
+/// What is wrong with a whole file of objects, references included.
 #[must_use]
-pub fn validate_all(objects: &[Object], is_vendor: &dyn Fn(&str) -> bool) -> Vec<Problem> {
+pub fn validate_all(items: &[Item], is_vendor: &dyn Fn(&str) -> bool) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut counts = std::collections::BTreeMap::new();
-    let mut names = std::collections::BTreeMap::new();
-    let mut paths = Vec::with_capacity(objects.len());
-    for object in objects {
-        let count: &mut usize = counts.entry(object.kind()).or_default();
-        let path = format!("{}[{count}]", object.kind().field());
-        *count += 1;
-        if let Some(first) = names.insert((object.kind(), object.name()), path.clone()) {
+    let mut names = BTreeMap::new();
+    for item in items {
+        if let Some(first) = names.get(&(item.kind, item.name.as_str())) {
             problems.push(Problem::new(
-                format!("{path}.name"),
+                format!("{}.name", item.path),
                 format!(
                     "`{}` is already the name of {first}: names are unique within a kind",
-                    object.name()
+                    item.name
                 ),
             ));
+        } else {
+            names.insert((item.kind, item.name.as_str()), item.path.as_str());
         }
-        paths.push(path);
     }
-    for (object, path) in objects.iter().zip(&paths) {
-        problems.extend(validate(object, is_vendor).into_iter().map(|it| it.within(path)));
+    for item in items {
+        let Some(object) = &item.object else { continue };
+        problems.extend(validate(object, is_vendor).into_iter().map(|it| it.within(&item.path)));
         for reference in object.policy().references() {
-            if !names.contains_key(&(reference.kind, &reference.name)) {
-                problems.push(reference.missing().within(path));
+            if !names.contains_key(&(reference.kind, reference.name.as_str())) {
+                problems.push(reference.missing().within(&item.path));
             }
+        }
+    }
+    problems.extend(same_values(items));
+    problems
+}
+
+/// Virtual keys that were given the same value.
+fn same_values(items: &[Item]) -> Vec<Problem> {
+    let mut seen = BTreeMap::new();
+    let mut problems = Vec::new();
+    for item in items {
+        let Some(Object::VirtualKey(key)) = &item.object else { continue };
+        let Some(value) = &key.value else { continue };
+        if let Some(first) = seen.get(value) {
+            problems.push(Problem::new(
+                format!("{}.value", item.path),
+                format!("is the value of {first} too: each key has its own, or nobody could tell who called"),
+            ));
+        } else {
+            seen.insert(value, item.path.as_str());
         }
     }
     problems

@@ -165,7 +165,7 @@ fn names(provider: &ProviderView) -> impl Iterator<Item = &str> {
         .aliases
         .keys()
         .map(String::as_str)
-        .chain(provider.prices.keys().map(String::as_str))
+        .chain(provider.prices.keys().map(String::as_str).filter(|it| !it.contains('*')))
         .chain(named)
         .chain(listed)
 }

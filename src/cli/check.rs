@@ -21,7 +21,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failed> {
     let (problems, objects) = match load(Some(&args.file), &Overrides::default()) {
-        Ok(config) => (Vec::new(), config.policy.len()),
+        Ok(config) => (config.check_startable().err().into_iter().collect(), config.policy.len()),
         Err(problems) => (problems, 0),
     };
     if args.json {

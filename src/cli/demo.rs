@@ -16,6 +16,7 @@ use crate::telemetry;
 const LISTEN: &str = "127.0.0.1:8080";
 /// Any free port, where the usual one is taken.
 const LISTEN_ANYWHERE: &str = "127.0.0.1:0";
+const NAME_OF_PROGRAM: &str = "althing";
 /// The name of the provider, the server and the key.
 const NAME: &str = "demo";
 
@@ -133,6 +134,9 @@ fn welcome(started: &Started, folder: &Folder) -> String {
     };
     let admin = shown(started.admin_key.as_ref());
     let key = shown(started.virtual_keys.iter().find(|it| it.0 == NAME).map(|it| &it.1));
+    // The program by a name that can be pasted: it need not be where a shell looks.
+    let program = std::env::current_exe()
+        .map_or_else(|_| NAME_OF_PROGRAM.to_owned(), |it| it.display().to_string());
     let kept = if folder.is_temporary { "deleted at the end" } else { "kept" };
     let chat =
         json!({ "model": "demo/echo", "messages": [{ "role": "user", "content": "Hello!" }] });
@@ -156,8 +160,8 @@ List the tools of a real MCP server process, and execute one:
   {}
 
 For an SDK: base URL {url}/openai/v1 (OpenAI), {url}/anthropic (Anthropic) or {url}/genai (Gemini), the virtual key, model demo/echo.
-For an MCP client: {url}/mcp with the virtual key as bearer token, or `althing mcp stdio --url {url}`.
-Administration: {url}/api with the admin key; `ALTHING_URL={url} ALTHING_ADMIN_KEY={admin} althing key list`.",
+For an MCP client: {url}/mcp with the virtual key as bearer token, or `{program} mcp stdio --url {url}`.
+Administration: {url}/api with the admin key; `ALTHING_URL={url} ALTHING_ADMIN_KEY={admin} {program} key list`.",
         folder.path.display(),
         curl(&url, "/v1/chat/completions", &key, &[], &chat),
         curl(&url, "/v1/chat/completions", &key, &[], &streamed),

@@ -5,6 +5,7 @@
 mod link;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,9 @@ const USAGE: u8 = 64;
 
 /// The longest line that is taken.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The answer to a line that is no JSON (JSON-RPC 2.0, section 5.1).
+const NOT_JSON: &str =
+    r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"the line is not JSON"}}"#;
 /// How many requests are on their way at once; more wait on standard input.
 const REQUESTS_MAX: usize = 64;
 /// How many lines wait for a slow client.
@@ -45,6 +49,9 @@ pub struct Args {
     /// A virtual key. Better given as `ALTHING_KEY`: arguments can be seen by others on the machine.
     #[arg(long, env = "ALTHING_KEY", hide_env_values = true)]
     pub key: Option<String>,
+    /// A PEM file of certificate authorities to trust beside the system's.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// A tool group, instead of all tools of the key.
     #[arg(long)]
     pub group: Option<String>,
@@ -52,9 +59,13 @@ pub struct Args {
 
 /// Bridges standard input and output until the former ends.
 ///
-/// Exit codes: 0; 64 where `--url` is no address; 69 where the gateway cannot be reached; 77 where it refuses the key.
+/// Exit codes: 0; 64 where `--url` is no address or `--ca` does not read; 69 where the gateway cannot be reached; 77 where it refuses the key.
 pub async fn run(args: Args) -> ExitCode {
-    let link = match Link::new(&args.url, args.key, args.group.as_deref()) {
+    let ca = match args.ca.as_ref().map(std::fs::read_to_string).transpose() {
+        Ok(ca) => ca,
+        Err(problem) => return complain(USAGE, &format!("--ca: {problem}")).await,
+    };
+    let link = match Link::new(&args.url, args.key, args.group.as_deref(), ca.as_deref()) {
         Ok(link) => link,
         Err(problem) => return complain(USAGE, &problem).await,
     };
@@ -158,6 +169,10 @@ impl Bridge {
 
     /// Sends one line on its way.
     async fn take(&self, line: String) -> Result<(), Failure> {
+        if serde_json::from_str::<serde::de::IgnoredAny>(&line).is_err() {
+            self.say(NOT_JSON.to_owned()).await;
+            return Ok(());
+        }
         let message = Outgoing::of(line);
         match (message.method.as_deref(), &message.id) {
             // The handshake comes before everything: what follows needs its session.

@@ -130,6 +130,14 @@ virtual_keys: [{ name: app, team: web, providers: [{ name: openai }], tool_group
 }
 
 #[test]
+fn what_does_not_read_hides_no_other_mistake_and_draws_none_after_it() {
+    let text = "customers: [{ name: acme, budget: 7 }]\nteams: [{ name: web, customer: acme }, { name: web, customer: nobody }]";
+    let found = load_text(text, &[], &Overrides::default(), &[]).expect_err("mistakes");
+    let paths: Vec<_> = found.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!(paths, ["customers[0].budget", "teams[1].name", "teams[1].customer"], "{found:?}");
+}
+
+#[test]
 fn a_key_given_twice_is_an_error() {
     let told = problems("listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n");
     assert!(told[0].starts_with("line 2, column 1: ") && told[0].contains("duplicate"), "{told:?}");

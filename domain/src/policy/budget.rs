@@ -25,7 +25,7 @@ pub struct Budget {
     /// Whether the ceiling is reserved before a call or only counted after it.
     #[serde(default)]
     pub mode: BudgetMode,
-    /// Shares of the limit, between 0 and 1, at which an operator is warned.
+    /// Shares of the limit, between 0 and 1, at which an operator is warned. Kept, and without effect until there are alerts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warn_at: Vec<Fraction>,
 }

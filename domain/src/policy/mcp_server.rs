@@ -10,7 +10,7 @@ use super::{Span, yes};
 use crate::id::Name;
 use crate::money::NanoUsd;
 use crate::object::{Policy, SecretPath};
-use crate::pattern::Pattern;
+use crate::pattern::{self, Pattern};
 use crate::secret::Secret;
 use crate::validate::Report;
 
@@ -43,13 +43,14 @@ pub struct McpServer {
     /// Which of its tools are offered at all.
     #[serde(default = "all")]
     pub tools: Vec<Pattern>,
-    /// Tools that Agent Mode may run without asking.
+    /// Tools that Agent Mode may run without asking. Kept, and without effect until there is Agent Mode.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub auto_execute: Vec<Pattern>,
-    /// Whether its tools are offered through Code Mode.
+    /// Whether its tools are offered through Code Mode. Kept, and without effect until there is Code Mode.
     #[serde(default)]
     pub code_mode: bool,
-    /// What one call of a tool costs, in US dollars, by tool name.
+    /// What one call of a tool costs, in US dollars, by tool name; `*` stands for any run of characters, and the longest
+    /// pattern that fits counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub prices: BTreeMap<String, NanoUsd>,
     /// How long a call may take. One minute where absent.
@@ -156,6 +157,18 @@ impl Command {
             Some(program) if !program.is_empty() => Ok(argv),
             Some(_) | None => Err("names no program: write the program and its arguments"),
         }
+    }
+}
+
+impl McpServer {
+    /// What one call of `tool` costs.
+    #[must_use]
+    pub fn price(&self, tool: &str) -> NanoUsd {
+        self.prices
+            .get(tool)
+            .or_else(|| pattern::longest(&self.prices, tool))
+            .copied()
+            .unwrap_or_default()
     }
 }
 

@@ -45,7 +45,8 @@ pub struct Provider {
     /// Aliases: the name callers use, and the model it stands for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<String, String>,
-    /// Prices that override or extend the catalogue, by upstream model.
+    /// Prices that override or extend the catalogue, by upstream model; `*` stands for any run of characters, and the
+    /// longest pattern that fits counts. A model without a price cannot be called under a strict budget.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub prices: BTreeMap<String, ModelPrice>,
     /// Ceilings on money spent with this provider.

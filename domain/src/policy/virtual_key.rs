@@ -11,6 +11,9 @@ use crate::pattern::Pattern;
 use crate::secret::Secret;
 use crate::validate::Report;
 
+/// The fewest characters of a value that an administrator chooses for a key.
+pub const KEY_BYTES_MIN: usize = 8;
+
 /// A virtual key. It may use what it names, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -2,9 +2,10 @@
 
 use super::{Report, clip};
 use crate::policy::{
-    Auth, Customer, Grant, KeyProvider, McpServer, Provider, ProviderKey, Team, ToolGroup,
-    Transport, VirtualKey,
+    Auth, Customer, Grant, KEY_BYTES_MIN, KeyProvider, McpServer, Provider, ProviderKey, Team,
+    ToolGroup, Transport, VirtualKey,
 };
+use crate::secret::Form;
 use crate::time::UnixMillis;
 
 impl Provider {
@@ -179,6 +180,12 @@ impl VirtualKey {
         report.name(self.name.check());
         if let Some(value) = &self.value {
             report.secret("value", value);
+            if let Form::Literal(text) = value.form()
+                && !text.is_empty()
+                && text.len() < KEY_BYTES_MIN
+            {
+                report.add("value", format!("a key has at least {KEY_BYTES_MIN} characters: leave `value` out to get one that cannot be guessed"));
+            }
         }
         if self.team.is_some() && self.customer.is_some() {
             report.add("customer", "a key belongs to a team or to a customer: leave one out (a team brings its customer)");

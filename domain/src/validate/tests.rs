@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{validate, validate_all};
+use super::{Item, validate, validate_all};
 use crate::object::{Kind, Object};
 
 fn check(kind: Kind, json: &Value, expected: &[&str]) {
@@ -201,11 +201,22 @@ fn a_key_says_who_pays_and_until_when() {
 
 #[test]
 fn problems_of_a_file_say_where_in_it() {
-    let object = |kind, json: Value| Object::deserialize_as(kind, json).expect("object");
+    let item = |path: &str, kind, json: Value| Item {
+        path: path.to_owned(),
+        kind,
+        name: json["name"].as_str().expect("a name").to_owned(),
+        object: Object::deserialize_as(kind, json).ok(),
+    };
+    let key = |name: &str| json!({"name": name, "value": "sk-chosen-by-hand-0123456789"});
     let file = [
-        object(Kind::Customer, json!({"name": "acme"})),
-        object(Kind::Customer, json!({"name": "acme"})),
-        object(Kind::Team, json!({"name": "web", "customer": "nobody", "rate": {}})),
+        item("customers[0]", Kind::Customer, json!({"name": "acme"})),
+        item("customers[1]", Kind::Customer, json!({"name": "acme"})),
+        // Does not read, and is there all the same for who refers to it.
+        item("customers[2]", Kind::Customer, json!({"name": "broken", "budget": 7})),
+        item("teams[0]", Kind::Team, json!({"name": "web", "customer": "nobody", "rate": {}})),
+        item("teams[1]", Kind::Team, json!({"name": "app", "customer": "broken"})),
+        item("virtual_keys[0]", Kind::VirtualKey, key("a")),
+        item("virtual_keys[1]", Kind::VirtualKey, key("b")),
     ];
     let found: Vec<_> = validate_all(&file, &|_| false).iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -214,6 +225,7 @@ fn problems_of_a_file_say_where_in_it() {
             "customers[1].name: `acme` is already the name of customers[0]: names are unique within a kind",
             "teams[0].rate: limits nothing: give `requests`, `tokens` or `concurrent`, or leave it out",
             "teams[0].customer: there is no customer `nobody`: create it first, or name one that exists",
+            "virtual_keys[1].value: is the value of virtual_keys[0] too: each key has its own, or nobody could tell who called",
         ]
     );
 }

@@ -3,6 +3,7 @@
 use althing_config::Problem;
 use althing_domain::digest::Digest;
 use althing_domain::object::{Object, SecretPath};
+use althing_domain::policy::KEY_BYTES_MIN;
 use althing_domain::secret::{Form, SEALED_PREFIX, Secret};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -11,7 +12,6 @@ use super::call::Failure;
 use crate::error::{Code, Error};
 
 /// A virtual key shorter than this could be guessed.
-const VALUE_BYTES_MIN: usize = 8;
 
 /// The credential of a virtual key that is to be written.
 #[derive(Default)]
@@ -131,9 +131,9 @@ pub(super) fn given(admin: &Admin, value: &Secret) -> Result<SecretString, Strin
     check_reference(admin, value)?;
     let value = admin.allow.resolve(value).map_err(|it| it.to_string())?;
     let text = value.expose_secret();
-    if text.len() < VALUE_BYTES_MIN {
+    if text.len() < KEY_BYTES_MIN {
         return Err(format!(
-            "a key has at least {VALUE_BYTES_MIN} characters: leave `value` out to get one that cannot be guessed"
+            "a key has at least {KEY_BYTES_MIN} characters: leave `value` out to get one that cannot be guessed"
         ));
     }
     if !text.bytes().all(|it| it.is_ascii_graphic()) {

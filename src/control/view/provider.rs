@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use althing_domain::id::Name;
-use althing_domain::pattern::Pattern;
+use althing_domain::pattern::{self, Pattern};
 use althing_domain::policy::{self, ModelPrice};
 use althing_domain::secret::Secret;
 use althing_llm::catalog;
@@ -40,8 +40,10 @@ pub struct ProviderView {
     pub timeout: Option<Duration>,
     /// Aliases.
     pub aliases: BTreeMap<String, Arc<str>>,
-    /// Prices that override the catalogue.
+    /// Prices that override the catalogue, by model or pattern.
     pub prices: BTreeMap<String, ModelPrice>,
+    /// Whether any of them is of a pattern.
+    pub has_price_patterns: bool,
     /// Whether it may be used.
     pub enabled: bool,
     /// What is wrong with it, where it cannot work.
@@ -164,6 +166,7 @@ impl ProviderView {
                 .map(|(alias, model)| (alias.clone(), Arc::from(model.as_str())))
                 .collect(),
             prices: spec.prices.clone(),
+            has_price_patterns: spec.prices.keys().any(|it| it.contains('*')),
             enabled: spec.enabled,
             broken,
             limits: context.limits,
@@ -180,8 +183,10 @@ impl ProviderView {
     /// What a model costs here: this provider's own price, else the catalogue's. `None` where nobody knows.
     #[must_use]
     pub fn price(&self, model: &str) -> Option<Price> {
+        let fitting = || self.has_price_patterns.then(|| pattern::longest(&self.prices, model))?;
         self.prices
             .get(model)
+            .or_else(fitting)
             .copied()
             .map(Price::from)
             .or_else(|| catalog::find(self.vendor.name, model)?.price)

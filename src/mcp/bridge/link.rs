@@ -57,7 +57,12 @@ struct State {
 type Mark = (Vec<String>, String);
 
 impl Link {
-    pub(super) fn new(url: &str, key: Option<String>, group: Option<&str>) -> Result<Self, String> {
+    pub(super) fn new(
+        url: &str,
+        key: Option<String>,
+        group: Option<&str>,
+        ca: Option<&str>,
+    ) -> Result<Self, String> {
         let endpoint = endpoint(url, group)?;
         let authorization = match key {
             None => None,
@@ -68,7 +73,8 @@ impl Link {
                 Some(value)
             }
         };
-        let client = Client::new(&Settings::default()).map_err(|it| it.to_string())?;
+        let client =
+            Client::new(&Settings { ca_pem: ca, proxy: None }).map_err(|it| it.to_string())?;
         Ok(Self {
             endpoint,
             authorization,

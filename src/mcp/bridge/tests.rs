@@ -81,7 +81,7 @@ impl Gateway {
     }
 
     fn link(&self, key: &str) -> Link {
-        Link::new(&self.url, Some(key.to_owned()), None).unwrap()
+        Link::new(&self.url, Some(key.to_owned()), None, None).unwrap()
     }
 }
 
@@ -271,7 +271,7 @@ async fn a_refused_key_and_a_gateway_that_is_not_there_end_it_with_the_reason() 
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", nobody.local_addr().unwrap());
     drop(nobody);
-    let mut client = Client::start(Link::new(&url, None, None).unwrap());
+    let mut client = Client::start(Link::new(&url, None, None, None).unwrap());
     client.say(&rpc(0, "initialize", &json!({ "protocolVersion": "2025-11-25" }))).await;
     assert!(matches!(client.leave().await, Err(Failure::Unreachable(_))));
 }
@@ -303,4 +303,17 @@ fn a_line_is_read_no_further_than_needed() {
     assert_eq!((answer.id, answer.method), (None, None));
     let noise = Outgoing::of("nonsense".to_owned());
     assert_eq!((noise.id, noise.method), (None, None));
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_json_is_answered_as_such_and_the_bridge_goes_on() {
+    let gateway = Gateway::start(FakeCaller::new(&["*"])).await;
+    let mut client = Client::start(gateway.link("good"));
+    client.input.as_mut().unwrap().write_all(b"{nonsense\n").await.unwrap();
+    let answer = client.hear().await;
+    assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-32700), &Value::Null));
+    client.shake_hands().await;
+    client.say(&rpc(1, "tools/list", &json!({}))).await;
+    assert_eq!(client.hear().await["result"]["tools"][0]["name"], "a-x");
+    client.leave().await.unwrap();
 }

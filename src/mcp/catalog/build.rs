@@ -87,7 +87,7 @@ fn entry(spec: &McpServer, raw: &Arc<RawValue>) -> Result<ToolEntry, String> {
         server: server.clone(),
         flat: names::flat(server.as_str(), &definition.name).into(),
         policy: names::policy(server.as_str(), &definition.name).into(),
-        price: spec.prices.get(&definition.name).copied().unwrap_or_default(),
+        price: spec.price(&definition.name),
         auto_execute: spec.auto_execute.iter().any(|it| it.matches(&definition.name)),
         code_mode: spec.code_mode,
         name: definition.name.into(),
