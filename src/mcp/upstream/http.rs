@@ -151,7 +151,8 @@ fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 /// The roots of the system and of Mozilla, read once.
 fn tls() -> Result<rustls::ClientConfig, String> {
     static TLS: OnceLock<Result<rustls::ClientConfig, String>> = OnceLock::new();
-    TLS.get_or_init(|| trust::client(Arc::clone(trust::roots())).map_err(|it| it.to_string())).clone()
+    TLS.get_or_init(|| trust::client(Arc::clone(trust::roots())).map_err(|it| it.to_string()))
+        .clone()
 }
 
 /// Reads a body to its end, at most `bytes_max` of it. `None`: there is more.
