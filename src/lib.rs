@@ -24,3 +24,4 @@ pub mod secret;
 pub mod settle;
 pub mod tasks;
 pub mod telemetry;
+pub mod trust;

@@ -93,9 +93,11 @@ impl Store {
     /// [`StartError::Dir`], [`StartError::Log`] and [`StartError::Snapshot`].
     pub fn on_disk(dir: &mut dir::Dir, quota: Quota) -> Result<Self, StartError> {
         let file = dir.raft_log();
-        // Opened once to make it, so that its absence is a loss from now on.
-        drop(RaftLog::open(&file, quota.clone())?);
-        dir.log_created()?;
+        if !dir.has_log() {
+            // Opened once to make it, so that its absence is a loss from now on.
+            drop(RaftLog::open(&file, quota.clone())?);
+            dir.log_created()?;
+        }
         let snapshots = snapshot::Store::open(&dir.snapshots())?;
         Ok(Self::new(
             snapshots,

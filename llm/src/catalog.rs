@@ -3,7 +3,6 @@
 //! Decoded once, at first use, into a sorted table of about half a mebibyte.
 
 use std::borrow::Cow;
-use std::io::Read;
 use std::sync::OnceLock;
 
 use althing_domain::money::{NanoUsd, PerMillion};
@@ -13,6 +12,9 @@ use serde::Deserialize;
 use crate::price::{Long, Price};
 
 static EMBEDDED: &[u8] = include_bytes!("../data/model-catalog.jsonl.zst");
+
+/// More than the list has, decoded.
+const BYTES_MAX: usize = 4 << 20;
 
 /// A model of a vendor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,13 +187,10 @@ pub fn has_vendor(vendor: &str) -> bool {
 fn all() -> &'static [Entry] {
     static ALL: OnceLock<Vec<Entry>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let mut text = String::new();
-        // What is embedded was tested to decode; if it did not, models would have no known price, and say so.
-        let read = zstd::stream::read::Decoder::new(EMBEDDED)
-            .and_then(|mut it| it.read_to_string(&mut text));
-        if read.is_err() {
-            text.clear();
-        }
+        // At once and not as a stream, which would take 9 MB for a window. What is embedded was tested to decode; if it
+        // did not, models would have no known price, and say so.
+        let text = zstd::bulk::decompress(EMBEDDED, BYTES_MAX).unwrap_or_default();
+        let text = std::str::from_utf8(&text).unwrap_or_default();
         let mut entries: Vec<Entry> = text.lines().filter_map(entry).collect();
         entries.sort_by(|a, b| (&a.vendor, &a.model).cmp(&(&b.vendor, &b.model)));
         entries

@@ -1,6 +1,6 @@
 //! The HTTP client of the data plane: one pool an upstream, over hyper.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
+
+use crate::trust;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const POOL_IDLE: Duration = Duration::from_secs(90);
@@ -168,8 +170,9 @@ where
 fn tls(ca_pem: Option<&str>) -> Result<ClientConfig, BuildError> {
     use rustls_pki_types::pem::PemObject;
 
-    let mut roots = base_roots().clone();
+    let mut roots = Arc::clone(trust::roots());
     if let Some(pem) = ca_pem {
+        let roots = Arc::make_mut(&mut roots);
         let mut added = 0_usize;
         for certificate in rustls_pki_types::CertificateDer::pem_slice_iter(pem.as_bytes()) {
             let certificate = certificate.map_err(|it| BuildError::Ca(it.to_string()))?;
@@ -180,20 +183,5 @@ fn tls(ca_pem: Option<&str>) -> Result<ClientConfig, BuildError> {
             return Err(BuildError::Ca("no certificate found".to_owned()));
         }
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|it| BuildError::Tls(it.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// What every client trusts, read once: reading the system's store takes milliseconds.
-fn base_roots() -> &'static RootCertStore {
-    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        // A certificate of the system's that does not parse is the system's matter, not ours.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots
-    })
+    trust::client(roots).map_err(|it| BuildError::Tls(it.to_string()))
 }

@@ -144,6 +144,12 @@ impl Dir {
         self.path.join(SNAPSHOTS)
     }
 
+    /// Whether it was noted that the raft log exists.
+    #[must_use]
+    pub const fn has_log(&self) -> bool {
+        self.has_log
+    }
+
     /// Notes durably that the raft log exists, so that its loss is noticed. Call it before anything is acknowledged.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::address::is_public;
 use super::redact::Redactor;
 use super::wire::SendError;
+use crate::trust;
 
 /// How long a TCP connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -150,18 +151,8 @@ fn describe(error: &(dyn std::error::Error + 'static)) -> String {
 /// The roots of the system and of Mozilla, read once.
 fn tls() -> Result<rustls::ClientConfig, String> {
     static TLS: OnceLock<Result<rustls::ClientConfig, String>> = OnceLock::new();
-    TLS.get_or_init(|| {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let (_added, _ignored) =
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map(|it| it.with_root_certificates(roots).with_no_client_auth())
-            .map_err(|it| it.to_string())
-    })
-    .clone()
+    TLS.get_or_init(|| trust::client(Arc::clone(trust::roots())).map_err(|it| it.to_string()))
+        .clone()
 }
 
 /// Reads a body to its end, at most `bytes_max` of it. `None`: there is more.
