@@ -36,13 +36,10 @@ pub enum Error {
 ///
 /// [`Error`] names the setting.
 pub fn init(settings: &Telemetry) -> Result<(), Error> {
-    // openraft tells each step of its life at `info` and warns of what every election does; OpenTelemetry tells each
-    // export that fails, which we tell of ourselves, at a bounded rate. A filter that names them overrides this.
-    let filter = EnvFilter::try_new(format!(
-        "openraft=warn,openraft::core::raft_core=error,opentelemetry=off,{}",
-        settings.log
-    ))
-    .map_err(|it| Error::Filter { filter: settings.log.clone(), problem: it.to_string() })?;
+    // openraft tells each step of its life at `info`, and OpenTelemetry each export that fails, which we tell of
+    // ourselves, at a bounded rate. A filter that names them overrides this.
+    let filter = EnvFilter::try_new(format!("openraft=warn,opentelemetry=off,{}", settings.log))
+        .map_err(|it| Error::Filter { filter: settings.log.clone(), problem: it.to_string() })?;
     let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
