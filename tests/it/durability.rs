@@ -292,7 +292,10 @@ fn no_money_is_spent_that_the_usage_journal_cannot_tell_of() {
             refused.text()
         );
         assert!(
-            refused.text().contains("usage journal") && !refused.header("retry-after").is_empty()
+            refused.text().contains("cannot write to its disk")
+                && !refused.header("retry-after").is_empty(),
+            "{}",
+            refused.text()
         );
         assert_eq!(upstream.count(), before, "nothing was called");
         until("calls are served again", async || {

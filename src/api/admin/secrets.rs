@@ -11,8 +11,6 @@ use super::Admin;
 use super::call::Failure;
 use crate::error::{Code, Error};
 
-/// A virtual key shorter than this could be guessed.
-
 /// The credential of a virtual key that is to be written.
 #[derive(Default)]
 pub(super) struct Credential {
