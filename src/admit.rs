@@ -4,7 +4,8 @@
 //! tokens and calls in flight. [`admit`] takes from all of them or from none, in
 //! microseconds, without a lock and without asking anybody: the node spends a slice that
 //! the ledger in the law granted it beforehand ([`agent`]). Only where a slice is used up
-//! does a request wait for the next, once, at most [`ASK_WAIT_MAX`].
+//! does a request wait for the next, at most [`ASK_WAIT_MAX`]; and where the budget has none left but calls in flight
+//! hold enough that they may give back, for that, at most [`HELD_WAIT_MAX`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +28,18 @@ pub use cells::{Cells, KeyLimits};
 pub use left::{Left, left};
 pub use level::LevelSpec;
 pub use mono::Mono;
-pub use refusal::{BudgetRefusal, Refusal, affordable};
+pub use refusal::{BudgetRefusal, Refusal, affordable, fair_part};
 pub use ticket::{Running, Ticket};
 
 /// How long a request waits for money that this node does not hold.
 pub const ASK_WAIT_MAX: Duration = Duration::from_millis(50);
-/// For how many output tokens a stream reserves at once.
-pub const STREAM_SLICE_TOKENS: u64 = 2_000;
+/// How long a request waits for money that calls in flight have set aside and may not need.
+pub const HELD_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
-    /// The most it can cost; for a stream, its input and first [`STREAM_SLICE_TOKENS`].
+    /// The most it can cost.
     pub upper: NanoUsd,
     /// How many tokens it is expected to use.
     pub tokens: u64,

@@ -85,7 +85,7 @@ impl Run<'_> {
         let (mut refused, mut last): (Option<Error>, Option<Error>) = (None, None);
         for target in &self.plan.targets {
             note_target(self, target, call);
-            let bound = match self.hold(target, &mut held).await {
+            let bound = match self.hold(target, call, &mut held).await {
                 Ok(bound) => bound,
                 Err(error) => {
                     refused.get_or_insert(error);
@@ -133,7 +133,12 @@ impl Run<'_> {
     }
 
     /// Takes rates and money for a call at `target`, or finds out what a call that holds some needs there.
-    async fn hold(&self, target: &Target, held: &mut Option<Held>) -> Result<Bound, Error> {
+    async fn hold(
+        &self,
+        target: &Target,
+        call: &Call,
+        held: &mut Option<Held>,
+    ) -> Result<Bound, Error> {
         let mut bound = Bound::of(self, target)?;
         match held {
             None => {
@@ -141,9 +146,15 @@ impl Run<'_> {
                 *held = Some(Held::Ticket(Box::new(ticket)));
             }
             Some(Held::Ticket(ticket)) => {
+                money::fit(self, target, &mut bound, ticket.upper());
                 ticket.target(target.limits.as_ref(), &bound.ask).await.map_err(Error::from)?;
             }
-            Some(Held::Started) => bound.is_dirty = true,
+            Some(Held::Started) => {
+                if let Some(running) = &call.running {
+                    money::fit(self, target, &mut bound, running.upper());
+                }
+                bound.is_dirty = true;
+            }
         }
         Ok(bound)
     }

@@ -172,7 +172,8 @@ pub struct Scan {
     close: usize,
     stream: Option<bool>,
     include_usage: Option<bool>,
-    max_output: Option<u64>,
+    /// By field: those of integers, and what a Gemini body says within its configuration.
+    max_output: [Option<u64>; FIELD_COUNT],
     choices: Option<u64>,
     stored: bool,
     legacy: bool,
@@ -270,10 +271,11 @@ impl Scan {
         self.include_usage
     }
 
-    /// The most output tokens of one alternative: the greatest of the fields that say so.
+    /// The most output tokens of one alternative, as `field` says it ([`Field::GenerationConfig`] within itself). Which
+    /// fields a server heeds is its dialect's business.
     #[must_use]
-    pub fn max_output(&self) -> Option<u64> {
-        self.max_output
+    pub fn max_output(&self, field: Field) -> Option<u64> {
+        self.max_output.get(field as usize).copied().flatten()
     }
 
     /// Whether the request leans on what its vendor stores or looks for, so that its input is more than the body.
@@ -340,7 +342,7 @@ impl Scan {
         self.stream =
             self.present(Field::Stream).map(|it| body.get(it.value.clone()) == Some(b"true"));
         for field in [Field::MaxTokens, Field::MaxCompletionTokens, Field::MaxOutputTokens] {
-            self.max_output = self.max_output.max(self.integer(field, body)?);
+            self.say_max_output(field, self.integer(field, body)?);
         }
         self.choices = self.integer(Field::N, body)?.max(self.integer(Field::BestOf, body)?);
         if let Some(prompts) = self.prompts(body)? {
@@ -410,6 +412,12 @@ impl Scan {
         Ok(())
     }
 
+    fn say_max_output(&mut self, field: Field, most: Option<u64>) {
+        if let Some(place) = self.max_output.get_mut(field as usize) {
+            *place = most;
+        }
+    }
+
     fn read_generation_config(&mut self, body: &[u8]) -> Result<(), Error> {
         let Some(value) =
             self.present(Field::GenerationConfig).and_then(|it| body.get(it.value.clone()))
@@ -439,7 +447,7 @@ impl Scan {
             Ok(())
         })?;
         let [max, candidates] = seen.map(Option::flatten);
-        self.max_output = self.max_output.max(max);
+        self.say_max_output(Field::GenerationConfig, max);
         self.choices = self.choices.max(candidates);
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! under. Requests touch its lease only; where that is used up they wait here for the agent's next ask.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
@@ -24,6 +24,8 @@ use super::ledger::{Ask, BudgetId, Grant, Owner};
 pub const EXHAUSTED_FOR: Duration = Duration::from_millis(250);
 /// Windows that ended and still have requests running. Beyond, the oldest is forgotten, and with it what might be given back of it.
 const OLD_LEASES_MAX: usize = 8;
+/// How long a request that waits for what others give back is left alone.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What wakes the agent.
 #[derive(Debug)]
@@ -48,7 +50,25 @@ pub struct BudgetCell {
     active: AtomicBool,
     signals: mpsc::Sender<Signal>,
     changed: Notify,
+    /// How many requests wait for what calls in flight give back.
+    waiting: AtomicUsize,
     slow: Mutex<Slow>,
+}
+
+/// Counts a request that waits, for as long as it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn among(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What only waiting requests and the agent touch.
@@ -82,6 +102,13 @@ pub struct View {
     pub resets_at: Option<UnixMillis>,
 }
 
+impl View {
+    /// What is neither settled nor handed out.
+    const fn rest(self) -> u64 {
+        self.limit.0.saturating_sub(self.settled.0).saturating_sub(self.outstanding.0)
+    }
+}
+
 /// Why no money came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
@@ -111,6 +138,7 @@ impl BudgetCell {
             active: AtomicBool::new(false),
             signals,
             changed: Notify::new(),
+            waiting: AtomicUsize::new(0),
             slow: Mutex::default(),
         }
     }
@@ -192,16 +220,6 @@ impl BudgetCell {
         Ok(())
     }
 
-    /// Asks the ledger for `amount` without waiting for it: for one that cannot wait and will come again.
-    pub(super) fn ask_ahead(self: &Arc<Self>, amount: u64) {
-        let amount = if self.is_strict() { amount } else { 1 };
-        let is_asked = self.slow.lock().need != 0;
-        if !is_asked {
-            // Where nothing is left there is nothing to ask for.
-            let _ = self.join_round(amount);
-        }
-    }
-
     /// Tells the agent that there is something to report, unless it knows.
     pub fn touch(self: &Arc<Self>) {
         if !self.active.load(Ordering::Relaxed) && !self.active.swap(true, Ordering::AcqRel) {
@@ -243,15 +261,72 @@ impl BudgetCell {
         }
     }
 
+    /// Waits until calls in flight have given back so much that there may be `amount`, or a ledger that is late grants it,
+    /// at most until `deadline`. False where that did not happen, or cannot: they hold too little. Cancel-safe.
+    pub(super) async fn wait_returned(&self, amount: u64, deadline: Instant) -> bool {
+        if !self.is_strict() {
+            return false;
+        }
+        let _waiting = Waiting::among(&self.waiting);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if amount <= self.lease.load().avail() {
+                return true;
+            }
+            let now = Instant::now();
+            if deadline <= now || !self.may_return(amount) {
+                return false;
+            }
+            // Woken for nothing, or not at all, it looks again.
+            let _ = tokio::time::timeout_at(deadline.min(now + LOOK_AGAIN), changed).await;
+            if amount <= self.free() {
+                // Asked together with what this node holds, the ledger has enough.
+                self.slow.lock().exhausted = None;
+                return true;
+            }
+        }
+    }
+
+    /// Whether `amount` may be there once the ledger has answered and the calls in flight on this node have ended.
+    fn may_return(&self, amount: u64) -> bool {
+        amount <= self.free().saturating_add(self.lease.load().reserved())
+    }
+
+    /// Takes in that a call has ended: what it did not need may be what others wait for.
+    pub(super) fn freed(&self) {
+        if 0 < self.waiting.load(Ordering::SeqCst) {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// What could be set aside here, as far as this node knows: what it holds, and what the ledger has not handed out.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        let rest = self.slow.lock().view.map_or_else(|| self.limit().0, View::rest);
+        rest.saturating_add(self.lease.load().avail())
+    }
+
+    /// What one more call should take at most, where it would take all there is: half of what is free where nothing
+    /// runs, a third beside one call, and so on. So the first of many does not leave the others without.
+    #[must_use]
+    pub fn fair_part(&self, now: UnixMillis) -> u64 {
+        // Each call holds the lease that it spends from; so does the cell.
+        let running = Arc::strong_count(&self.lease.load()).saturating_sub(1);
+        // What the ledger said last is of a window that has ended: all of the next one may be free.
+        let free = if self.is_over(now) { self.limit().0 } else { self.free() };
+        free / (u64::try_from(running).unwrap_or(u64::MAX).saturating_add(2))
+    }
+
     /// What it means that no money came in time: there was none left by the last answer, or that answer is late.
     fn late(&self, amount: u64) -> Denied {
         let slow = self.slow.lock();
-        let rest = |it: View| it.limit.saturating_sub(it.settled).saturating_sub(it.outstanding);
-        let is_short = |rest: NanoUsd| rest.0.saturating_add(self.lease.load().avail()) < amount;
+        let is_short = |rest: u64| rest.saturating_add(self.lease.load().avail()) < amount;
         if let Some(why) = slow.cut_off {
             return why;
         }
-        match slow.view.map(rest) {
+        match slow.view.map(View::rest) {
             Some(rest) if is_short(rest) => Denied::Exhausted,
             Some(_) | None => Denied::Late,
         }

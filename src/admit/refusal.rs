@@ -57,6 +57,8 @@ pub struct BudgetRefusal {
     pub resets_at: Option<UnixMillis>,
     /// What a smaller request could still reserve at every level: for clamping.
     pub affordable: NanoUsd,
+    /// What calls in flight on this node have set aside, and may give back.
+    pub returning: NanoUsd,
     /// Why there is no more.
     pub denied: Denied,
 }
@@ -84,16 +86,26 @@ impl Refusal {
             settled,
             resets_at: view.and_then(|it| it.resets_at),
             affordable: affordable(limits),
+            returning: NanoUsd(cell.lease().reserved()),
             denied,
         }))
     }
 }
 
-/// What can be reserved at every one of `limits` on this node, at once.
+/// What can be reserved at every one of `limits` on this node, as far as it knows: what it holds and what the ledger has.
 #[must_use]
 pub fn affordable(limits: &KeyLimits) -> NanoUsd {
     let strict = limits.budgets().iter().filter(|it| it.is_strict());
-    strict.map(|it| NanoUsd(it.lease().avail())).min().unwrap_or(NanoUsd::MAX)
+    strict.map(|it| NanoUsd(it.free())).min().unwrap_or(NanoUsd::MAX)
+}
+
+/// What one more call should get of `limits`, where its caller would take all there is.
+///
+/// So that those who come after it get something too: half of what is free where nothing runs, and the smaller a part the more calls run.
+#[must_use]
+pub fn fair_part(limits: &KeyLimits, now: UnixMillis) -> NanoUsd {
+    let strict = limits.budgets().iter().filter(|it| it.is_strict());
+    strict.map(|it| NanoUsd(it.fair_part(now))).min().unwrap_or(NanoUsd::MAX)
 }
 
 impl fmt::Display for Refusal {
@@ -130,7 +142,8 @@ impl fmt::Display for BudgetRefusal {
         match self.denied {
             Denied::Exhausted => write!(
                 f,
-                "the budget of {owner} has too little left for this call: limit ${limit}, settled ${settled}, "
+                "the budget of {owner} has too little left for this call: limit ${limit}, settled ${settled}, set aside for calls in flight here ${}, ",
+                self.returning
             )?,
             Denied::NoQuorum => {
                 return write!(
@@ -169,6 +182,10 @@ impl From<Refusal> for Error {
                 Self::new(Code::RateLimited, text).with_retry_after(it.retry_after)
             }
             Refusal::Budget(it) => match it.denied {
+                // What calls in flight give back may be enough.
+                Denied::Exhausted if NanoUsd::ZERO < it.returning => {
+                    Self::new(Code::BudgetExhausted, text).with_retry_after(soon)
+                }
                 Denied::Exhausted => Self::new(Code::BudgetExhausted, text),
                 Denied::NoQuorum => Self::new(Code::NoQuorum, text).with_retry_after(soon),
                 Denied::Unwritable => Self::new(Code::StorageFull, text).with_retry_after(soon),

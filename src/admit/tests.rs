@@ -11,7 +11,9 @@ use althing_domain::time::{Clock, UnixMillis};
 use super::agent::{Agent, Incarnation};
 use super::ledger::memory::MemoryLedger;
 use super::ledger::{BudgetId, Level, Owner};
-use super::{Ask, Cells, KeyLimits, LevelSpec, Mono, Refusal, admit};
+use super::{
+    Ask, Cells, HELD_WAIT_MAX, KeyLimits, LevelSpec, Mono, Refusal, admit, affordable, fair_part,
+};
 use crate::admit::budget::Denied;
 use crate::error::{Code, Error};
 use crate::tasks::Tasks;
@@ -109,9 +111,13 @@ async fn a_dollar_hammered_by_200_callers_is_never_passed_and_nearly_all_of_it_i
     for caller in 0..200_u64 {
         let (limits, billed, served) =
             (Arc::clone(&limits), Arc::clone(&billed), Arc::clone(&served));
+        let stop = node.tasks.stop().clone();
         node.tasks.spawn("caller", async move {
             for call in 0..50_u64 {
                 let upper = 1_000_000 + (caller * 7 + call) % 20 * 1_000_000;
+                if stop.is_cancelled() {
+                    break;
+                }
                 let Ok(ticket) = admit(&limits, ask(upper)).await else { continue };
                 let running = ticket.start();
                 let cost = upper * (30 + (caller + call) % 71) / 100;
@@ -177,7 +183,7 @@ async fn a_budget_that_is_used_up_says_whose_it_is_and_what_is_still_affordable(
 }
 
 fn why_affordable(limits: &KeyLimits) -> u64 {
-    super::affordable(limits).0
+    affordable(limits).0
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,17 +233,49 @@ async fn a_refused_request_leaves_nothing_behind_at_any_level() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_reserves_as_it_goes_and_stops_where_the_money_ends() {
+async fn money_that_others_have_set_aside_is_waited_for_and_money_that_is_spent_is_not() {
     let node = Node::start(Duration::ZERO);
     let limits = node.limits(&[(Level::VirtualKey, "app", Some(1_000), None)]);
-    let mut running = admit(&limits, ask(300)).await.expect("within").start();
-    running.extend_or_wait(NanoUsd(300)).await.expect("within");
-    running.extend_or_wait(NanoUsd(400)).await.expect("all of it");
-    assert!(!running.extend(NanoUsd(1)));
-    running.extend_or_wait(NanoUsd(1)).await.expect_err("nothing is left");
-    assert_eq!(running.upper(), NanoUsd(1_000));
-    running.settle(NanoUsd(950), 10);
-    assert_eq!(limits.budgets()[0].lease().used(), 950);
+    let first = admit(&limits, ask(900)).await.expect("within").start();
+    let second = async { admit(&limits, ask(700)).await.map(|it| it.upper()) };
+    let first = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        first.settle(NanoUsd(100), 10);
+    };
+    let (second, ()) = tokio::join!(second, first);
+    assert_eq!(second, Ok(NanoUsd(700)), "the first did not need what it held");
+
+    let began = tokio::time::Instant::now();
+    admit(&limits, ask(901)).await.expect_err("a hundred are spent");
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+
+    let held = admit(&limits, ask(900)).await.expect("the rest");
+    let refusal = admit(&limits, ask(900)).await.expect_err("nothing came back");
+    assert!(HELD_WAIT_MAX <= began.elapsed() && began.elapsed() < HELD_WAIT_MAX * 2);
+    let text = refusal.to_string();
+    assert!(text.contains("set aside for calls in flight here $0.0000009"), "{text}");
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fair_part_leaves_something_for_those_who_come_after() {
+    let node = Node::start(Duration::ZERO);
+    let limits = node.limits(&[(Level::VirtualKey, "app", Some(1_000_000), None)]);
+    let mut held = Vec::new();
+    let mut before = u64::MAX;
+    for running in 0..200 {
+        let part = fair_part(&limits, UnixMillis(0)).0;
+        assert!(0 < part && part <= before, "{part} beside {running}, {before} before");
+        before = part;
+        held.push(admit(&limits, ask(part)).await.expect("a part"));
+        if running == 23 {
+            // 1 / (24 * 25).
+            assert!(1_600 < part, "{part}");
+        }
+    }
+    assert!(5_000 / 2 < affordable(&limits).0);
+    held.clear();
+    assert_eq!(fair_part(&limits, UnixMillis(0)), NanoUsd(500_000));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,12 +10,12 @@ use althing_domain::money::NanoUsd;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::budget::{BudgetCell, Denied};
+use super::budget::Denied;
 use super::cells::KeyLimits;
 use super::lease::{Hold, Short};
 use super::mono::Mono;
 use super::refusal::Refusal;
-use super::{ASK_WAIT_MAX, Ask};
+use super::{ASK_WAIT_MAX, Ask, HELD_WAIT_MAX};
 
 /// Why a set of limits did not let a request in.
 pub(super) enum Stop {
@@ -83,15 +83,15 @@ impl Claim {
         Ok(())
     }
 
-    /// Like [`Claim::take`], and where money is missing on this node, asks for it once.
+    /// Like [`Claim::take`], and where money is missing on this node, asks for it and waits.
     pub(super) async fn obtain(limits: &Arc<KeyLimits>, ask: &Ask) -> Result<Self, Refusal> {
-        let mut deadline = None;
+        let mut until = None;
         loop {
             match Self::take(limits, ask) {
                 Ok(claim) => return Ok(claim),
                 Err(Stop::Dry(at, short)) => {
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + ASK_WAIT_MAX);
-                    wait(limits, (at, short), ask.upper.0, deadline).await?;
+                    let until = until.get_or_insert_with(Until::from_now);
+                    wait(limits, (at, short), ask.upper.0, until).await?;
                 }
                 Err(Stop::Refused(refusal)) => return Err(refusal),
             }
@@ -114,16 +114,11 @@ impl Claim {
         Ok(())
     }
 
-    /// Asks the ledger for what of `more` this node lacks, without waiting.
-    fn ask_ahead(&self, more: u64) {
-        let short = |it: &&Arc<BudgetCell>| it.is_strict() && it.lease().avail() < more;
-        self.limits.budgets.iter().filter(short).for_each(|it| it.ask_ahead(more));
-    }
-
     async fn extend_or_wait(&mut self, more: u64) -> Result<(), Refusal> {
-        let deadline = Instant::now() + ASK_WAIT_MAX;
+        // It holds money that others may wait for: it does not wait for theirs.
+        let mut until = Until { held: Instant::now(), ..Until::from_now() };
         while let Err(short) = self.extend(more) {
-            wait(&self.limits, short, more, deadline).await?;
+            wait(&self.limits, short, more, &mut until).await?;
         }
         Ok(())
     }
@@ -133,6 +128,7 @@ impl Claim {
         for (hold, budget) in self.holds.drain(..).zip(&self.limits.budgets) {
             hold.settle(cost);
             budget.touch();
+            budget.freed();
         }
         if let Some(used) = tokens {
             let now = Mono::now();
@@ -151,8 +147,9 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        for hold in self.holds.drain(..) {
+        for (hold, budget) in self.holds.drain(..).zip(&self.limits.budgets) {
             hold.settle(0);
+            budget.freed();
         }
         if !self.tokens.is_empty() {
             let now = Mono::now();
@@ -164,21 +161,41 @@ impl Drop for Claim {
     }
 }
 
+/// Until when a request waits.
+struct Until {
+    /// For the ledger's answer.
+    ask: Instant,
+    /// For what others give back.
+    held: Instant,
+}
+
+impl Until {
+    fn from_now() -> Self {
+        let now = Instant::now();
+        Self { ask: now + ASK_WAIT_MAX, held: now + HELD_WAIT_MAX }
+    }
+}
+
 async fn wait(
     limits: &KeyLimits,
     (at, short): (usize, Short),
     amount: u64,
-    deadline: Instant,
+    until: &mut Until,
 ) -> Result<(), Refusal> {
     let Some(cell) = limits.budgets.get(at) else { return Ok(()) };
     let waited = if short == Short::Journal {
         // The money is there: to ask for more would be no help.
         Err(Denied::Unwritable)
-    } else if deadline <= Instant::now() {
+    } else if until.ask <= Instant::now() {
         Err(Denied::Late)
     } else {
-        cell.wait_for(amount, deadline).await
+        cell.wait_for(amount, until.ask).await
     };
+    let is_short = matches!(waited, Err(Denied::Exhausted | Denied::Late));
+    if is_short && cell.wait_returned(amount, until.held).await {
+        until.ask = Instant::now() + ASK_WAIT_MAX;
+        return Ok(());
+    }
     waited.map_err(|denied| Refusal::money(limits, cell, denied))
 }
 
@@ -209,34 +226,6 @@ impl Claims {
         if let Some(limits) = limits.filter(|it| !it.is_empty()) {
             self.target = Some(Claim::obtain(limits, ask).await?);
         }
-        Ok(())
-    }
-
-    fn extend(&mut self, more: u64) -> bool {
-        let before = self.upper;
-        if self.own.extend(more).is_err() {
-            return false;
-        }
-        if let Some(target) = &mut self.target
-            && target.extend(more).is_err()
-        {
-            self.own.holds.iter_mut().for_each(|it| it.shrink(before));
-            return false;
-        }
-        self.upper = before.saturating_add(more);
-        true
-    }
-
-    async fn extend_or_wait(&mut self, more: u64) -> Result<(), Refusal> {
-        let before = self.upper;
-        self.own.extend_or_wait(more).await?;
-        if let Some(target) = &mut self.target
-            && let Err(refusal) = target.extend_or_wait(more).await
-        {
-            self.own.holds.iter_mut().for_each(|it| it.shrink(before));
-            return Err(refusal);
-        }
-        self.upper = before.saturating_add(more);
         Ok(())
     }
 
@@ -297,31 +286,6 @@ impl Ticket {
 }
 
 impl Running {
-    /// Sets `more` aside at every level, at once. False: this node has too little.
-    pub fn extend(&mut self, more: NanoUsd) -> bool {
-        self.claims.as_mut().is_some_and(|it| it.extend(more.0))
-    }
-
-    /// Asks the ledger for what this node would lack to set `more` aside, without waiting: for a stream that will need it.
-    pub fn ask_ahead(&self, more: NanoUsd) {
-        if let Some(claims) = &self.claims {
-            claims.own.ask_ahead(more.0);
-            claims.target.iter().for_each(|it| it.ask_ahead(more.0));
-        }
-    }
-
-    /// Sets `more` aside at every level; asks the ledger where this node has too little, and waits at most [`ASK_WAIT_MAX`].
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal`] of the level that has no more. What was held before is still held.
-    pub async fn extend_or_wait(&mut self, more: NanoUsd) -> Result<(), Refusal> {
-        match &mut self.claims {
-            Some(claims) => claims.extend_or_wait(more.0).await,
-            None => Ok(()),
-        }
-    }
-
     /// Goes on with another target after an attempt that cost nothing; see [`Ticket::target`].
     ///
     /// # Errors

@@ -1,15 +1,18 @@
 //! What a call can cost at most, and what to do where that is more than there is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
 use althing_llm::catalog;
 use althing_llm::price::Price;
+use althing_llm::scan::Field;
 use althing_llm::tokens;
 use althing_llm::usage::Usage;
 
 use super::Run;
-use crate::admit::{self, Ask, Mono, Refusal, STREAM_SLICE_TOKENS, Ticket};
+use crate::admit::budget::Denied;
+use crate::admit::{self, Ask, KeyLimits, Mono, Refusal, Ticket};
 use crate::api::face::Op;
 use crate::error::{Code, Error};
 use crate::route::Target;
@@ -23,7 +26,14 @@ const ON_ITS_WAY_TOKENS: u64 = 100;
 /// How fast a vendor goes on while nobody reads.
 const TOKENS_PER_SECOND: u64 = 200;
 /// What fits into the buffers between a vendor and a caller who does not read.
-const ON_ITS_WAY_TOKENS_MAX: u64 = STREAM_SLICE_TOKENS / 2;
+const ON_ITS_WAY_TOKENS_MAX: u64 = 1_000;
+/// The shortest reply that is worth its input. The Responses API takes no smaller maximum.
+const OUTPUT_TOKENS_MIN: u64 = 16;
+/// What a reply is not shortened below while other calls hold money that they may give back; of a model that thinks
+/// first, four times as much.
+const FAIR_TOKENS_MIN: u64 = 1_024;
+/// Bytes of text that no token is worth, in the mean of a reply: a vendor who writes more has not heeded its maximum.
+const BYTES_PER_TOKEN_MAX: u64 = 16;
 /// Of the output, what a token rate is charged before it is known.
 const RATE_OUTPUT_TOKENS: u64 = 256;
 
@@ -45,13 +55,12 @@ pub struct Bound {
     pub input: u64,
     /// The output tokens that are reserved, over all alternatives.
     pub output: u64,
-    /// Whether a strict budget bounds it, so that what nobody states counts at its bound.
+    /// Whether a strict budget bounds it, so that what nobody states counts at its bound, and the vendor is held to it.
     pub is_strict: bool,
-    /// Whether what is reserved is all that the call may ever cost, and the upstream knows its maximum.
-    pub is_whole: bool,
     /// Whether the vendor may generate, and bill, what no stream shows: what models think.
     pub thinks_unseen: bool,
-    /// The most output tokens, where money or the key bound them below what the caller asked for.
+    /// The most output tokens of one alternative, where the vendor must be told: the caller does not say it, or money
+    /// bounds it below what the caller says.
     pub max_output: Option<u64>,
     /// Whether what the call holds must be fitted to this.
     pub is_dirty: bool,
@@ -78,8 +87,33 @@ impl Bound {
         }
         let piled_up = since.as_secs().saturating_mul(TOKENS_PER_SECOND);
         let more = ON_ITS_WAY_TOKENS.saturating_add(piled_up).min(ON_ITS_WAY_TOKENS_MAX);
-        let cap = if self.is_whole { self.output } else { u64::MAX };
-        more.min(cap.saturating_sub(seen))
+        more.min(self.output.saturating_sub(seen))
+    }
+
+    /// Tokens of a stream's text so far: at most what its vendor may generate, since bytes are an estimate.
+    #[must_use]
+    pub fn seen(&self, text_bytes: u64) -> u64 {
+        let counted = tokens::upper_bound_output(text_bytes);
+        if self.is_strict { counted.min(self.output) } else { counted }
+    }
+
+    /// Whether so much text is more than what is reserved can pay: the vendor does not heed its maximum.
+    #[must_use]
+    pub fn is_overrun(&self, text_bytes: u64) -> bool {
+        self.is_strict && self.output < text_bytes / BYTES_PER_TOKEN_MAX
+    }
+
+    /// Fits it into `money`: fewer output tokens, which the vendor must be told. False, and unchanged, where that leaves
+    /// fewer than `least` of them for each of `choices` alternatives.
+    fn shorten(&mut self, money: NanoUsd, price: &Price, choices: u64, least: u64) -> bool {
+        let each = price.affordable_output(money, self.input).min(self.output) / choices;
+        if each < least.max(1) {
+            return false;
+        }
+        self.output = each.saturating_mul(choices);
+        self.ask.upper = price.upper_bound(self.input, self.output);
+        self.max_output = Some(each);
+        true
     }
 
     /// What a stream has used at least that its vendor has begun: its input, as far as that is known.
@@ -108,7 +142,6 @@ impl Bound {
     /// [`Code::PriceUnknown`] where a strict budget would have to bound it and nobody knows the price.
     pub fn of(run: &Run<'_>, target: &Target) -> Result<Self, Error> {
         let estimate = tokens::estimate(run.inbound.body.len() as u64);
-        let output = output_cap(run, target);
         // Counting tokens is free at every vendor that does it.
         let is_strict = !run.inbound.op.is_count()
             && (run.caller.limits.has_strict_budget()
@@ -125,35 +158,52 @@ impl Bound {
             let problem = "a strict budget cannot bound a response that goes on in the background: leave it out";
             return Err(Error::field("background", problem));
         }
+        let each = output_cap(run, target);
+        let output = each.saturating_mul(run.inbound.scan.choices());
         let upper = match (is_strict, price(run, target)) {
             (false, _) => NanoUsd::ZERO,
-            (true, Some(price)) => price.upper_bound(input, reserved(run, target, output)),
+            (true, Some(price)) => price.upper_bound(input, output),
             (true, None) => return Err(price_unknown(target)),
         };
         let tokens = if run.inbound.op.is_embedding() {
             estimate
         } else {
-            estimate + output.min(RATE_OUTPUT_TOKENS)
+            estimate + each.min(RATE_OUTPUT_TOKENS)
         };
         let ask = Ask { upper, tokens, at: Mono::now() };
-        let reserved = reserved(run, target, output);
-        let is_whole = output.saturating_mul(run.inbound.scan.choices()) <= reserved;
-        // A bound that only we know must be told to the upstream, or it would not hold. What is metered is cut instead.
-        let is_ours = run.inbound.scan.max_output().is_none() && listed_cap(target) != Some(output);
-        let max_output = (is_ours && is_strict && is_whole && 0 < output).then_some(output);
-        let thinks_unseen = is_strict && run.inbound.stream && !is_metered(run, target);
-        let output = reserved;
+        // Only a maximum that the vendor is told holds, however fast it writes.
+        let is_told =
+            is_strict && stated(run).is_none() && 0 < each && may_tell(target, input, each);
+        let thinks_unseen = is_strict && run.inbound.stream && thinks(run, target);
         Ok(Self {
             ask,
             input,
             output,
             is_strict,
-            is_whole,
             thinks_unseen,
-            max_output,
+            max_output: is_told.then_some(each),
             is_dirty: false,
         })
     }
+}
+
+/// What the caller says is the most output of one alternative, in the field of its dialect. In another it says nothing:
+/// the vendor would not heed it.
+fn stated(run: &Run<'_>) -> Option<u64> {
+    let fields: &[Field] = match run.inbound.op {
+        Op::Chat => &[Field::MaxTokens, Field::MaxCompletionTokens],
+        Op::Messages | Op::Completions => &[Field::MaxTokens],
+        Op::Responses => &[Field::MaxOutputTokens],
+        Op::Generate | Op::StreamGenerate => &[Field::GenerationConfig],
+        Op::Embeddings | Op::CountMessages | Op::Embed | Op::BatchEmbed | Op::CountGemini => &[],
+    };
+    fields.iter().filter_map(|it| run.inbound.scan.max_output(*it)).max()
+}
+
+/// Whether the vendor takes `most` as a maximum for sure. Some refuse one that does not fit into the model's context
+/// beside the input; what the catalogue lists is then the model's own.
+fn may_tell(target: &Target, input: u64, most: u64) -> bool {
+    listed_cap(target) != Some(most) || input.saturating_add(most) <= context(target)
 }
 
 /// The most output tokens of one alternative.
@@ -161,7 +211,7 @@ fn output_cap(run: &Run<'_>, target: &Target) -> u64 {
     if run.inbound.op.is_embedding() || run.inbound.op.is_count() {
         return 0;
     }
-    let stated = run.inbound.scan.max_output().or(run.caller.default_max_tokens);
+    let stated = stated(run).or(run.caller.default_max_tokens);
     if run.inbound.op == Op::Completions {
         // OpenAI's own default, which those who took its form over kept.
         return stated.unwrap_or(COMPLETION_TOKENS_DEFAULT);
@@ -180,22 +230,12 @@ fn context(target: &Target) -> u64 {
     listed.and_then(|it| it.context_tokens).unwrap_or(u64::MAX)
 }
 
-/// The output tokens to reserve: of all alternatives; of a stream that is metered and cut, the first slice.
-fn reserved(run: &Run<'_>, target: &Target, output: u64) -> u64 {
-    let output = output.saturating_mul(run.inbound.scan.choices());
-    if is_metered(run, target) { output.min(STREAM_SLICE_TOKENS) } else { output }
-}
-
-/// Whether what is generated can be seen as it is. Not of a whole reply; nor of a stream of a model that thinks first:
-/// vendors show little or nothing of that, and bill it all.
-fn is_metered(run: &Run<'_>, target: &Target) -> bool {
-    if !run.inbound.stream {
-        return false;
-    }
+/// Whether the model may think first, of which vendors show little or nothing in a stream, and bill it all.
+fn thinks(run: &Run<'_>, target: &Target) -> bool {
     match catalog::find(target.provider.vendor.name, &target.model) {
-        Some(listed) => !listed.capabilities.has("reasoning"),
+        Some(listed) => listed.capabilities.has("reasoning"),
         // Nobody knows the model; a caller who says how hard it is to think does.
-        None => !asks_to_think(&run.inbound.body),
+        None => asks_to_think(&run.inbound.body),
     }
 }
 
@@ -216,30 +256,78 @@ pub(super) fn price(run: &Run<'_>, target: &Target) -> Option<Price> {
     Some(if keeps_an_hour { price.with_hour_cache() } else { price })
 }
 
-/// Takes rates and money for the first target. Where money is short and the reply may be shortened, it is.
+/// Takes rates and money for the first target.
+///
+/// Where money is short and the reply may be shortened, it is: a caller who names no maximum gets a fair part of what is left, so that others who call at the same time get theirs.
 ///
 /// # Errors
 ///
 /// What the caller is told.
 pub async fn admit(run: &Run<'_>, target: &Target, bound: &mut Bound) -> Result<Ticket, Error> {
+    let price = price(run, target);
+    let choices = run.inbound.scan.choices();
+    let fair = FAIR_TOKENS_MIN * if thinks(run, target) { 4 } else { 1 };
+    if let (Some(price), true) = (price, bound.is_strict && may_share(run)) {
+        let part = fair_part(run, target);
+        let least = price.upper_bound(bound.input, fair.saturating_mul(choices));
+        if part.max(least) < bound.ask.upper {
+            bound.shorten(part.max(least), &price, choices, 1);
+        }
+    }
     let refusal = match take(run, target, bound.ask).await {
         Ok(ticket) => return Ok(ticket),
         Err(refusal) => refusal,
     };
-    if let (Refusal::Budget(it), Some(price)) = (&refusal, price(run, target))
+    if let (Refusal::Budget(it), Some(price)) = (&refusal, price)
+        && it.denied == Denied::Exhausted
         && may_clamp(run)
     {
-        let choices = run.inbound.scan.choices();
-        let output = price.affordable_output(it.affordable, bound.input) / choices;
-        if 0 < output {
-            bound.ask.upper = price.upper_bound(bound.input, output.saturating_mul(choices));
-            bound.max_output = Some(output);
-            bound.output = output.saturating_mul(choices);
-            bound.is_whole = true;
+        // What other calls give back may pay for all of it: a reply is not cut for a moment's want.
+        let may_return = bound.ask.upper <= it.affordable.saturating_add(it.returning);
+        let least = least(run).max(if may_return { fair } else { OUTPUT_TOKENS_MIN });
+        if bound.shorten(it.affordable, &price, choices, least) {
             return take(run, target, bound.ask).await.map_err(Error::from);
         }
     }
     Err(refusal.into())
+}
+
+/// Fits what `bound` needs at a further target into what the call holds, where its reply may be shortened and that is
+/// enough for one. Else more must be taken.
+pub fn fit(run: &Run<'_>, target: &Target, bound: &mut Bound, held: NanoUsd) {
+    if bound.is_strict
+        && held < bound.ask.upper
+        && may_clamp(run)
+        && let Some(price) = price(run, target)
+    {
+        let least = least(run).max(FAIR_TOKENS_MIN);
+        bound.shorten(held, &price, run.inbound.scan.choices(), least);
+    }
+}
+
+/// The least maximum that the vendor takes. Anthropic's must be more than what is to be thought.
+fn least(run: &Run<'_>) -> u64 {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        thinking: Option<Thinking>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Thinking {
+        budget_tokens: Option<u64>,
+    }
+    if memchr::memmem::find(&run.inbound.body, b"\"budget_tokens\"").is_none() {
+        return OUTPUT_TOKENS_MIN;
+    }
+    let body: Option<Body> = serde_json::from_slice(&run.inbound.body).ok();
+    let thought = body.and_then(|it| it.thinking?.budget_tokens).unwrap_or(0);
+    thought.saturating_add(OUTPUT_TOKENS_MIN)
+}
+
+/// A fair part of what is left, at the level that has the least.
+fn fair_part(run: &Run<'_>, target: &Target) -> NanoUsd {
+    let now = run.gateway.clock.now();
+    let part = |it: &Arc<KeyLimits>| admit::fair_part(it, now);
+    part(&run.caller.limits).min(target.limits.as_ref().map_or(NanoUsd::MAX, part))
 }
 
 async fn take(run: &Run<'_>, target: &Target, ask: Ask) -> Result<Ticket, Refusal> {
@@ -250,11 +338,17 @@ async fn take(run: &Run<'_>, target: &Target, ask: Ask) -> Result<Ticket, Refusa
     Ok(ticket)
 }
 
+/// Whether the caller leaves it to us how long a reply may get.
+fn may_share(run: &Run<'_>) -> bool {
+    run.clamp != Some(Clamp::Forbidden) && stated(run).is_none()
+}
+
+/// Whether a reply may be shorter than was asked for. A stream without money would end early anyway.
 fn may_clamp(run: &Run<'_>) -> bool {
     match run.clamp {
         Some(Clamp::Allowed) => true,
         Some(Clamp::Forbidden) => false,
-        None => run.inbound.scan.max_output().is_none(),
+        None => run.inbound.stream || stated(run).is_none(),
     }
 }
 

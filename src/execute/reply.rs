@@ -39,7 +39,7 @@ pub async fn deliver(
     bound: Bound,
     mut call: Call,
 ) -> Result<Response<Body>, Error> {
-    let headers = headers(&answered, &call);
+    let headers = headers(&answered, &bound, &call);
     let is_stream = run.inbound.stream && is_event_stream(answered.response.headers());
     if is_stream {
         return Ok(stream(run, answered, bound, headers, call));
@@ -198,7 +198,6 @@ fn stream(
         input_estimate: bound.begun(run.inbound.body.len() as u64),
         bound,
         kept: kept::Stream::of(run.gateway.settings.keep_bodies, &run.inbound.sent),
-        asked: althing_domain::money::NanoUsd::ZERO,
         idle: run.gateway.settings.idle_stream,
         within: run.gateway.settings.request_timeout,
         status: status.as_u16(),
@@ -237,7 +236,7 @@ fn way(run: &Run<'_>, answered: &Answered<'_>) -> Way {
 }
 
 /// What the answer says of its way.
-fn headers(answered: &Answered<'_>, call: &Call) -> HeaderMap {
+fn headers(answered: &Answered<'_>, bound: &Bound, call: &Call) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
     let mut put = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -250,6 +249,9 @@ fn headers(answered: &Answered<'_>, call: &Call) -> HeaderMap {
     // Writing a number into a string cannot fail.
     let _ = write!(attempts, "{}", call.record.attempts);
     put("x-althing-attempts", &attempts);
+    if let Some(most) = bound.max_output {
+        put("x-althing-max-output", &most.to_string());
+    }
     if !answered.outbound.dropped.is_empty() {
         put("x-althing-dropped", &dropped(&answered.outbound.dropped));
     }

@@ -14,7 +14,6 @@ use althing_llm::dialect::{Failure, StreamDecoder, StreamEncoder};
 use althing_llm::price;
 use althing_llm::sse;
 use althing_llm::tap::{Progress, Tap};
-use althing_llm::tokens;
 use althing_llm::usage::Usage;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -27,13 +26,6 @@ use crate::admit::Running;
 use crate::api::body::BodyError;
 use crate::error::{Code, Error};
 use crate::settle::{Call, Ended};
-
-/// How much further a stream reserves when it has used what it held, in output tokens.
-const SLICE_TOKENS: u64 = 2_000;
-/// What is kept in hand for what is generated while the upstream hears that it is to stop.
-const MARGIN_TOKENS: u64 = SLICE_TOKENS / 2;
-/// When so little is left of what is held, the node sees to it that it can hold more.
-const AHEAD_TOKENS: u64 = SLICE_TOKENS * 3 / 4;
 
 /// How bytes get from one side to the other.
 pub enum Way {
@@ -109,8 +101,6 @@ pub struct Parts {
     pub array: Option<Array>,
     /// The bodies, where they are to be kept.
     pub kept: Option<kept::Stream>,
-    /// Up to which reservation more was asked of the ledger.
-    pub asked: NanoUsd,
     /// How long the upstream may be silent.
     pub idle: Duration,
     /// How long the whole call may take, from its beginning.
@@ -339,13 +329,13 @@ impl Parts {
         Err(Box::new((all.into(), error)))
     }
 
-    /// Notes what was used so far, and reserves more where that is needed. Where there is no more money: the ending.
+    /// Notes what was used so far. Where the upstream writes more than it was told to, and than was reserved: the ending.
     fn meter(&mut self) -> Option<Bytes> {
         let (stated, text_bytes) = match &self.way {
             Way::Pass { tap } => (tap.usage(), tap.text_bytes()),
             Way::Translate(translation) => (translation.usage, translation.text_bytes),
         };
-        let counted = tokens::upper_bound_output(text_bytes);
+        let counted = self.bound.seen(text_bytes);
         // Some servers state zeros where they do not count.
         let stated = stated.filter(|it| *it != Usage::default());
         let usage = match stated {
@@ -365,47 +355,27 @@ impl Parts {
                 ..usage
             };
             self.call.meter(usage, true);
-            return None;
+            return self.ending(text_bytes);
         }
         self.call.meter(usage, stated.is_none() || !self.is_done());
-        if self.is_done() || self.is_covered(usage.input) {
+        self.ending(text_bytes)
+    }
+
+    /// How the stream ends where so much text is more than its vendor may write.
+    fn ending(&mut self, text_bytes: u64) -> Option<Bytes> {
+        if self.is_done() || !self.bound.is_overrun(text_bytes) {
             return None;
         }
-        // What is generated while the upstream hears that it is to stop is billed too.
-        let unseen = Usage { output: usage.output.saturating_add(MARGIN_TOKENS), ..usage };
-        let held = self.call.running.as_ref().map_or(NanoUsd::ZERO, Running::upper);
-        if price::cost(&unseen, &self.call.price) <= held {
-            self.call.meter(unseen, true);
-        }
+        tracing::warn!(
+            model = self.call.record.model.as_deref(),
+            "an upstream writes more than it was told to: its stream is cut"
+        );
         let mut bytes = Vec::new();
         match &mut self.way {
             Way::Pass { tap } => tap.cut(self.encoder.as_mut(), &mut bytes),
             Way::Translate(_) => self.encoder.cut(&mut bytes),
         }
         Some(bytes.into())
-    }
-
-    /// Whether what was used so far, and what is on its way, is covered by what is held, or by more that can be had.
-    fn is_covered(&mut self, input: u64) -> bool {
-        if self.bound.is_strict && self.bound.is_whole {
-            return true;
-        }
-        let cost = self.call.cost();
-        let price = self.call.price;
-        // By the price of a call of that length.
-        let of =
-            |tokens| price.upper_bound(input, tokens).saturating_sub(price.upper_bound(input, 0));
-        let Some(running) = self.call.running.as_mut() else { return true };
-        let held = running.upper();
-        if cost.saturating_add(of(MARGIN_TOKENS)) <= held {
-            if held < cost.saturating_add(of(AHEAD_TOKENS)) && self.asked < held {
-                // Where this node has too little, the ledger answers before it is needed.
-                self.asked = held;
-                running.ask_ahead(of(SLICE_TOKENS));
-            }
-            return true;
-        }
-        running.extend(of(SLICE_TOKENS))
     }
 
     /// Notes what the vendor may bill of a stream that ends before its end, `since` its last bytes were taken. Nothing

@@ -63,7 +63,7 @@ fn a_budget_hammered_by_two_hundred_callers_is_not_overshot_and_nearly_used_up()
 }
 
 #[test]
-fn a_stream_that_runs_out_of_money_is_cut_with_the_dialects_own_ending() {
+fn a_stream_whose_upstream_heeds_no_maximum_is_cut_with_the_dialects_own_ending() {
     run(async {
         let (upstream, gateway) = start(
             r#"virtual_keys: [{ name: app, value: sk-test-stream-cut-01, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "0.006" } }]"#,
@@ -294,27 +294,6 @@ async fn spent(gateway: &Gateway, key: &str) -> f64 {
 }
 
 #[test]
-fn a_stream_goes_on_past_the_nodes_slice_as_long_as_the_budget_has_money() {
-    run(async {
-        // A twentieth of the budget, the usual slice, is 1,000 tokens; a stream reserves 2,000 at a time.
-        let (_upstream, gateway) = start(
-            r#"virtual_keys: [{ name: app, value: sk-test-of-long-stream, providers: [{ name: up, models: ["*"] }], budget: { limit_usd: "0.04" } }]"#,
-        )
-        .await;
-        let body = json!({ "model": "up/endless", "stream": true, "max_tokens": 1_000_000, "messages": [{ "role": "user", "content": "hi" }] });
-        let answer =
-            gateway.post("/v1/chat/completions", "sk-test-of-long-stream", &body).await.text();
-        assert!(answer.contains("\"finish_reason\":\"length\""));
-        let settled = until("the stream is settled", async || {
-            let settled = spent(&gateway, "sk-test-of-long-stream").await;
-            (0.0 < settled).then_some(settled)
-        })
-        .await;
-        assert!((0.03..=0.04).contains(&settled), "cut at {settled} of 0.04");
-    });
-}
-
-#[test]
 fn what_a_vendor_does_not_state_is_charged_and_what_is_free_is_not() {
     run(async {
         let (_upstream, gateway) = start(
@@ -374,8 +353,14 @@ virtual_keys:
         );
         let gateway = Gateway::start(&yaml).await;
         let body = |user: &str| json!({ "model": "openai/o3-mini", "stream": true, "max_completion_tokens": 20_000, "user": user, "messages": [{ "role": "user", "content": "hi" }] });
-        // 20,000 tokens of output are 8.8 cents: more than there is, though a stream's first slice is less.
-        let refused = in_time(&gateway, "sk-test-of-little-money1", &body("as ok")).await;
+        // 20,000 tokens of output are 8.8 cents: more than there is.
+        let request = gateway
+            .http
+            .post(gateway.at("/v1/chat/completions"))
+            .bearer_auth("sk-test-of-little-money1")
+            .header("x-althing-budget", "strict")
+            .json(&body("as ok"));
+        let refused = gateway.send(request).await;
         assert_eq!(refused.status, 402, "{}", refused.text());
         assert_eq!(upstream.count(), 0);
 
@@ -492,5 +477,163 @@ virtual_keys: [{{ name: app, value: sk-test-of-all-attempts1, providers: [{{ nam
         assert_eq!(answer.status, 504, "{}", answer.text());
         assert!(begun.elapsed() < std::time::Duration::from_secs(8), "{:?}", begun.elapsed());
         assert_eq!(upstream.count(), 1);
+    });
+}
+
+/// At $2.5 and $10 a million, in nano-dollars a token: what most of a budget goes to is output.
+const SAYS_INPUT: u64 = 2_500;
+const SAYS_OUTPUT: u64 = 10_000;
+
+/// A gateway before an upstream that heeds the maximum it is told, at the prices above.
+async fn says(limit: &str) -> (Upstream, Gateway) {
+    let upstream = Upstream::start().await;
+    let address = upstream.address;
+    let price = r#"{ input_usd_per_million: "2.5", output_usd_per_million: "10" }"#;
+    let models = ["says-60", "says-60-5", "says-600", "says-2000", "says-3000"];
+    let prices = models.map(|it| format!("{it}: {price}")).join(", ");
+    let provider = |name: &str, dialect: &str, path: &str| {
+        format!(
+            r#"{{ name: {name}, dialect: {dialect}, base_url: "http://{address}{path}", keys: [{{ name: main, value: sk-upstream-says }}], prices: {{ {prices} }} }}"#
+        )
+    };
+    let yaml = format!(
+        r#"
+providers: [{}, {}]
+virtual_keys: [{{ name: app, value: sk-test-of-says-streams, providers: [{{ name: "*", models: ["*"] }}], budget: {{ limit_usd: "{limit}" }} }}]"#,
+        provider("up", "openai", "/v1"),
+        provider("ant", "anthropic", ""),
+    );
+    let gateway = Gateway::start(&yaml).await;
+    (upstream, gateway)
+}
+
+fn billed(upstream: &Upstream) -> u64 {
+    let books = &upstream.books;
+    books.input_tokens.load(Ordering::SeqCst) * SAYS_INPUT
+        + books.output_tokens.load(Ordering::SeqCst) * SAYS_OUTPUT
+}
+
+/// So many callers at once, each until it is refused for good: how many streams were whole, and how many were not.
+async fn stream_until_refused(
+    gateway: &Gateway,
+    callers: usize,
+    body: &serde_json::Value,
+) -> (u64, u64) {
+    let path = if body["model"].as_str().is_some_and(|it| it.starts_with("ant/")) {
+        "/v1/messages"
+    } else {
+        "/v1/chat/completions"
+    };
+    let calls = (0..callers).map(|_| {
+        let (http, url, body) = (gateway.http.clone(), gateway.at(path), body.clone());
+        tokio::spawn(async move {
+            let (mut whole, mut short) = (0, 0);
+            loop {
+                let answer = http
+                    .post(&url)
+                    .bearer_auth("sk-test-of-says-streams")
+                    .json(&body)
+                    .send()
+                    .await
+                    .expect("answer");
+                let (status, again) =
+                    (answer.status().as_u16(), answer.headers().contains_key("retry-after"));
+                let text = answer.text().await.expect("text");
+                match status {
+                    200 if text.contains("\"stop\"") || text.contains("end_turn") => whole += 1,
+                    200 => short += 1,
+                    402 if !again => return (whole, short),
+                    402 | 503 => {}
+                    other => panic!("{other}: {text}"),
+                }
+            }
+        })
+    });
+    let done = futures_util::future::join_all(calls).await;
+    done.into_iter().map(|it| it.expect("no panic")).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+}
+
+/// What is spent of a budget by streams, by the upstream's own ledger: never more than all of it, nearly all of it, and
+/// no stream is cut while there is money.
+async fn spend_in_streams(limit: u64, callers: usize, model: &str, max_tokens: Option<u64>) {
+    let usd = format!("{}.{:09}", limit / 1_000_000_000, limit % 1_000_000_000);
+    let (upstream, gateway) = says(&usd).await;
+    let mut body = json!({ "model": model, "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
+    if let Some(most) = max_tokens {
+        body["max_tokens"] = json!(most);
+    }
+    let (whole, short) = stream_until_refused(&gateway, callers, &body).await;
+    let case =
+        format!("${usd}, {callers} callers, {model}, {max_tokens:?}: {whole} whole, {short} cut");
+    let billed = billed(&upstream);
+    assert!(billed <= limit, "{case}: the upstream bills {billed} of {limit}");
+    assert!(limit * 95 / 100 <= billed, "{case}: only {billed} of {limit} could be used");
+    // The last of the money does not pay for a whole reply, and is spent all the same: where no maximum is named, that is
+    // the last two or three parts of 1,024 tokens.
+    assert!(short <= if max_tokens.is_some() { 4 } else { 8 }, "{case}");
+    assert_eq!(
+        short,
+        upstream.books.short.load(Ordering::SeqCst),
+        "{case}: cut by its vendor alone"
+    );
+}
+
+#[test]
+fn streams_that_name_a_maximum_spend_a_budget_and_no_more_and_are_not_cut() {
+    run(async {
+        spend_in_streams(10_000_000, 1, "up/says-60", Some(60)).await;
+        spend_in_streams(50_000_000, 24, "up/says-60-5", Some(100)).await;
+        spend_in_streams(200_000_000, 200, "up/says-600", Some(1_000)).await;
+        spend_in_streams(100_000_000, 24, "ant/says-600", Some(1_000)).await;
+    });
+}
+
+#[test]
+fn streams_that_name_no_maximum_spend_a_budget_and_no_more() {
+    run(async {
+        spend_in_streams(10_000_000, 1, "up/says-60", None).await;
+        spend_in_streams(50_000_000, 24, "up/says-60-5", None).await;
+        spend_in_streams(200_000_000, 200, "up/says-600", None).await;
+        spend_in_streams(100_000_000, 1, "up/says-2000", None).await;
+        spend_in_streams(1_000_000_000, 200, "up/says-600", None).await;
+    });
+}
+
+#[test]
+fn a_stream_is_whole_as_long_as_the_budget_can_pay_it_alone_or_among_many() {
+    run(async {
+        for (limit, model, most) in [
+            ("0.05", "up/says-3000", Some(4_000)),
+            ("0.05", "up/says-2000", None),
+            ("0.02", "up/says-600", None),
+        ] {
+            let (upstream, gateway) = says(limit).await;
+            let mut body = json!({ "model": model, "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
+            body["max_tokens"] = json!(most);
+            let answer = in_time(&gateway, "sk-test-of-says-streams", &body).await;
+            assert_eq!(upstream.books.short.load(Ordering::SeqCst), 0, "{limit} {model}");
+            let told = upstream.last().body["max_tokens"].as_u64().expect("a maximum");
+            assert_eq!(answer.header("x-althing-max-output").is_empty(), most.is_some());
+            assert!(told * SAYS_OUTPUT <= 50_000_000, "{told}");
+        }
+        // The maximum that is named is more than there is money for, so that the upstream hears of a smaller one.
+        let (upstream, gateway) = says("0.04").await;
+        let body = json!({ "model": "up/says-3000", "stream": true, "max_tokens": 1_000_000, "messages": [{ "role": "user", "content": "hi" }] });
+        let answer = in_time(&gateway, "sk-test-of-says-streams", &body).await;
+        assert!(answer.text().contains("\"stop\""), "{}", answer.text());
+        let told: u64 = answer.header("x-althing-max-output").parse().expect("a number");
+        assert!((3_800..4_000).contains(&told), "{told}");
+        assert_eq!(upstream.last().body["max_tokens"], told);
+        // Twenty-four at once, where all of them together reserve less than there is.
+        for most in [Some(100), None] {
+            let (upstream, gateway) = says("1").await;
+            let mut body = json!({ "model": "up/says-60-5", "stream": true, "messages": [{ "role": "user", "content": "hi" }] });
+            body["max_tokens"] = json!(most);
+            let all = (0..24).map(|_| in_time(&gateway, "sk-test-of-says-streams", &body));
+            for answer in futures_util::future::join_all(all).await {
+                assert!(answer.text().contains("\"stop\""), "{}", answer.text());
+            }
+            assert_eq!(upstream.books.short.load(Ordering::SeqCst), 0);
+        }
     });
 }

@@ -18,18 +18,22 @@ fn the_fields_of_policy_are_found_wherever_they_stand() {
     let it = found(body);
     assert_eq!(it.model(body.as_bytes()).as_deref(), Some("gpt-4o"));
     assert!(it.stream());
-    assert_eq!((it.max_output(), it.choices(), it.include_usage()), (Some(100), 2, Some(true)));
+    let most = it.max_output(Field::MaxCompletionTokens);
+    assert_eq!((most, it.choices(), it.include_usage()), (Some(100), 2, Some(true)));
     assert_eq!(it.fallbacks(body.as_bytes()).unwrap(), ["a/b", "c/d"]);
     assert_eq!(&body[it.span(Field::Tools).unwrap().value.clone()], "[]");
     assert_eq!(&body[it.span(Field::Model).unwrap().member.clone()], "\"model\" : \"gpt-4o\"");
 }
 
 #[test]
-fn the_greatest_of_several_bounds_counts() {
+fn each_field_says_its_own_bound() {
     let it = found(
         r#"{"max_tokens":5,"max_completion_tokens":7,"max_output_tokens":6.0,"n":2,"best_of":3}"#,
     );
-    assert_eq!((it.max_output(), it.choices()), (Some(7), 3));
+    let fields = [Field::MaxTokens, Field::MaxCompletionTokens, Field::MaxOutputTokens];
+    let bounds = fields.map(|field| it.max_output(field));
+    assert_eq!((bounds, it.choices()), ([Some(5), Some(7), Some(6)], 3));
+    assert_eq!(it.max_output(Field::GenerationConfig), None);
 }
 
 #[test]
@@ -38,7 +42,9 @@ fn gemini_bounds_are_found_in_both_spellings() {
         r#"{"generationConfig":{"maxOutputTokens":9,"candidateCount":2}}"#,
         r#"{"generation_config":{"max_output_tokens":9,"candidate_count":2}}"#,
     ] {
-        assert_eq!((found(body).max_output(), found(body).choices()), (Some(9), 2), "{body}");
+        let it = found(body);
+        let most = it.max_output(Field::GenerationConfig);
+        assert_eq!((most, it.choices()), (Some(9), 2), "{body}");
     }
     for body in [
         r#"{"generation_config":{},"generationConfig":{}}"#,
@@ -52,7 +58,7 @@ fn gemini_bounds_are_found_in_both_spellings() {
 fn null_counts_as_absent_but_can_be_replaced() {
     let body = r#"{"model":"m","max_tokens":null,"stream":null,"tools":null,"n":null,"stream_options":null,"fallbacks":null}"#;
     let it = found(body);
-    assert_eq!((it.max_output(), it.stream(), it.choices()), (None, false, 1));
+    assert_eq!((it.max_output(Field::MaxTokens), it.stream(), it.choices()), (None, false, 1));
     assert!(it.present(Field::Tools).is_none() && it.span(Field::Tools).is_some());
     let mut change = Rewrite::new(&it);
     change.set(Field::MaxTokens, "8").append_tools(b"1");

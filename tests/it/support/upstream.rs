@@ -1,6 +1,6 @@
 //! An upstream that speaks the vendors' dialects as published, misbehaves by request, and keeps the only true ledger.
 //!
-//! The model's name says what it does: `ok`, `slow-MS`, `garbage`, `cut`, `stall`, `mute`, `never`, `status-NNN`, `big`.
+//! The model's name says what it does: `ok`, `slow-MS`, `garbage`, `cut`, `stall`, `mute`, `never`, `status-NNN`, `big`, `says-TOKENS-MS`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -48,6 +48,8 @@ pub(crate) struct Books {
     pub(crate) answered: AtomicU64,
     /// Requests whose connection went away before they were answered.
     pub(crate) abandoned: AtomicU64,
+    /// Replies of `says` that their maximum cut short.
+    pub(crate) short: AtomicU64,
     /// Streams that were not read to their end.
     pub(crate) dropped: AtomicU64,
 }
@@ -164,6 +166,9 @@ fn plain(status: StatusCode, kind: &str, text: &str) -> Response<Body> {
 }
 
 fn answer(books: &Arc<Books>, path: &str, body: &Value, model: &str) -> Response<Body> {
+    if let Some(plan) = model.strip_prefix("says-") {
+        return says(books, plan, path, body);
+    }
     let streams = body["stream"] == true || path.ends_with("streamGenerateContent");
     let output = if model == "long" {
         body["max_tokens"]
@@ -209,6 +214,100 @@ fn answer(books: &Arc<Books>, path: &str, body: &Value, model: &str) -> Response
         books.said.lock().extend_from_slice(whole.as_bytes());
         plain(StatusCode::OK, "application/json", &whole)
     }
+}
+
+/// `says-TOKENS` or `says-TOKENS-MS`: so many tokens, one every so many milliseconds or all at once, but never more
+/// than the maximum that it is told. It bills what it has generated, read or not.
+fn says(books: &Arc<Books>, plan: &str, path: &str, body: &Value) -> Response<Body> {
+    let (tokens, pause) = plan.split_once('-').unwrap_or((plan, "0"));
+    let (tokens, pause): (u64, u64) =
+        (tokens.parse().expect("a number"), pause.parse().expect("ms"));
+    let told = ["/max_tokens", "/max_completion_tokens", "/generationConfig/maxOutputTokens"];
+    let most = told.iter().find_map(|it| body.pointer(it)?.as_u64()).unwrap_or(u64::MAX);
+    let (output, cut) = (tokens.min(most), most < tokens);
+    books.input_tokens.fetch_add(INPUT, Ordering::SeqCst);
+    if cut {
+        books.short.fetch_add(1, Ordering::SeqCst);
+    }
+    let is_anthropic = path.ends_with("/messages");
+    let finish = if is_anthropic {
+        if cut { "max_tokens" } else { "end_turn" }
+    } else if cut {
+        "length"
+    } else {
+        "stop"
+    };
+    let data = move |it: Value| {
+        let name = it["type"].as_str().map_or_else(String::new, |it| format!("event: {it}\n"));
+        format!("{name}data: {it}\n\n")
+    };
+    let chunk = |delta: Value, finish: Value| json!({ "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "says", "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }] });
+    let (first, token, last) = if is_anthropic {
+        (
+            data(
+                json!({ "type": "message_start", "message": { "id": "msg_1", "type": "message", "role": "assistant", "model": "says", "content": [], "stop_reason": null, "usage": { "input_tokens": INPUT, "output_tokens": 1 } } }),
+            ) + &data(
+                json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
+            ),
+            data(
+                json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": "word " } }),
+            ),
+            data(json!({ "type": "content_block_stop", "index": 0 }))
+                + &data(
+                    json!({ "type": "message_delta", "delta": { "stop_reason": finish }, "usage": { "output_tokens": output } }),
+                )
+                + &data(json!({ "type": "message_stop" })),
+        )
+    } else {
+        let mut end = chunk(json!({}), json!(finish));
+        end["usage"] = json!({ "prompt_tokens": INPUT, "completion_tokens": output, "total_tokens": INPUT + output });
+        (
+            data(chunk(json!({ "role": "assistant", "content": "" }), Value::Null)),
+            data(chunk(json!({ "content": "word " }), Value::Null)),
+            data(end) + "data: [DONE]\n\n",
+        )
+    };
+    if body["stream"] != true {
+        books.output_tokens.fetch_add(output, Ordering::SeqCst);
+        let whole = openai("says", None, output);
+        return plain(StatusCode::OK, "application/json", &whole.to_string());
+    }
+    said(books, output, pause, [first, token, last])
+}
+
+/// A stream of `first`, so many `token`s, and `last`: all at once, or a token every so many milliseconds. Billed as it is
+/// generated.
+fn said(
+    books: &Arc<Books>,
+    output: u64,
+    pause: u64,
+    [first, token, last]: [String; 3],
+) -> Response<Body> {
+    let books = Arc::clone(books);
+    let pieces = if pause == 0 {
+        books.output_tokens.fetch_add(output, Ordering::SeqCst);
+        let tokens = usize::try_from(output).expect("fits");
+        vec![first + &token.repeat(tokens) + &last]
+    } else {
+        let all = std::iter::repeat_n(token, usize::try_from(output).expect("fits"));
+        std::iter::once(first).chain(all).chain([last]).collect()
+    };
+    let end = pieces.len();
+    let pieces = stream::unfold((pieces.into_iter(), 0), move |(mut pieces, at)| {
+        let books = Arc::clone(&books);
+        async move {
+            let piece = pieces.next()?;
+            if 0 < at && at + 1 < end {
+                books.output_tokens.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            Some((Ok::<_, Failure>(Frame::data(Bytes::from(piece))), (pieces, at + 1)))
+        }
+    });
+    Response::builder()
+        .header("content-type", "text/event-stream")
+        .body(StreamBody::new(pieces).boxed_unsync())
+        .expect("response")
 }
 
 /// The name of the first tool, where one is offered and none was answered yet.
