@@ -17,12 +17,11 @@ use std::sync::atomic::Ordering;
 
 use axum::Router;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
-use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::error::{Code, Error};
 use crate::gateway::{Arrival, Gateway};
-use crate::listen::Handler;
+use crate::listen::{Handler, RequestBody};
 use crate::mcp::execute::Executor;
 use crate::mcp::server::McpServer;
 use body::Body;
@@ -53,7 +52,11 @@ pub enum Serves {
 }
 
 impl Handler for Api {
-    async fn handle(self: Arc<Self>, _: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(
+        self: Arc<Self>,
+        _: SocketAddr,
+        request: Request<RequestBody>,
+    ) -> Response<Body> {
         let arrival = Arrival::now();
         let origin = cors::listed(&self.gateway.settings.origins, request.headers());
         let mut response = match self.check_edge(&request) {
@@ -79,7 +82,7 @@ impl Handler for Api {
 }
 
 impl Api {
-    async fn route(&self, arrival: Arrival, request: Request<Incoming>) -> Response<Body> {
+    async fn route(&self, arrival: Arrival, request: Request<RequestBody>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let is_admin = path == "/api" || path.starts_with("/api/");
@@ -156,7 +159,7 @@ impl Api {
     }
 
     /// What is checked before anything is read: header size, and who may ask from a browser.
-    fn check_edge(&self, request: &Request<Incoming>) -> Result<(), Error> {
+    fn check_edge(&self, request: &Request<RequestBody>) -> Result<(), Error> {
         let limit = self.gateway.settings.header_bytes_max;
         let bytes: usize = request
             .headers()
@@ -197,7 +200,7 @@ fn is_probe(path: &str) -> bool {
 }
 
 /// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once. Two names are read differently by two readers.
-fn check_host(request: &Request<Incoming>) -> Result<(), Error> {
+fn check_host(request: &Request<RequestBody>) -> Result<(), Error> {
     let named = request.headers().get_all(header::HOST).iter().count();
     let is_named = named == 1 || (named == 0 && request.version() != http::Version::HTTP_11);
     if is_named {

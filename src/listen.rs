@@ -3,6 +3,7 @@
 //! One listener serves the data plane, MCP, administration and health. hyper speaks HTTP; what is over its
 //! limits never reaches a stage.
 
+mod linger;
 mod stall;
 pub mod tls;
 
@@ -26,6 +27,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::body::Body;
 use crate::tasks::Tasks;
+pub use linger::RequestBody;
+use linger::Unread;
 use stall::Patient;
 
 /// How long a connection may take to send a request's head, and to finish a TLS handshake.
@@ -46,7 +49,7 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(
         self: Arc<Self>,
         peer: SocketAddr,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> impl Future<Output = Response<Body>> + Send;
 }
 
@@ -204,13 +207,15 @@ struct Connection<H> {
 impl<H: Handler> Connection<H> {
     async fn http1(self, stream: TcpStream) {
         let Self { handler, peer, watcher, buffer_bytes, seat } = self;
-        let service = service_fn(move |request| answer(Arc::clone(&handler), peer, request));
+        let unread = Arc::<Unread>::default();
+        let stream = Patient::new(stream, Arc::clone(&unread));
+        let service = service_fn(move |it| answer(Arc::clone(&handler), peer, &unread, it));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(buffer_bytes)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(Patient::new(stream)), service);
+            .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "connection ended");
         }
@@ -222,7 +227,11 @@ impl<H: Handler> Connection<H> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { handler, peer, watcher, buffer_bytes, seat } = self;
-        let service = service_fn(move |request| answer(Arc::clone(&handler), peer, request));
+        let unread = Arc::<Unread>::default();
+        // Before it knows which protocol it is, hyper waits without end.
+        let until = Instant::now() + HEAD_TIMEOUT;
+        let stream = Patient::beginning(stream, Arc::clone(&unread), until);
+        let service = service_fn(move |it| answer(Arc::clone(&handler), peer, &unread, it));
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -236,8 +245,6 @@ impl<H: Handler> Connection<H> {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(HEAD_TIMEOUT)
             .max_header_list_size(u32::try_from(buffer_bytes).unwrap_or(u32::MAX));
-        // Before it knows which protocol it is, hyper waits without end.
-        let stream = Patient::beginning(stream, Instant::now() + HEAD_TIMEOUT);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error = %error, "connection ended");
@@ -246,10 +253,16 @@ impl<H: Handler> Connection<H> {
     }
 }
 
-async fn answer<H: Handler>(
+fn answer<H: Handler>(
     handler: Arc<H>,
     peer: SocketAddr,
+    unread: &Arc<Unread>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, std::convert::Infallible> {
-    Ok(handler.handle(peer, request).await)
+) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + use<H> {
+    let unread = Arc::clone(unread);
+    async move {
+        let mut response = handler.handle(peer, unread.begin(request)).await;
+        unread.end(&mut response);
+        Ok(response)
+    }
 }

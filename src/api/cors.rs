@@ -1,9 +1,9 @@
 //! Cross-origin calls of browsers, for the origins that the configuration lists and no other.
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::body::Body;
+use crate::listen::RequestBody;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, HEAD");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
@@ -23,7 +23,7 @@ pub fn listed(origins: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// The answer to a preflight request.
 #[must_use]
-pub fn preflight(request: &Request<Incoming>) -> Option<Response<Body>> {
+pub fn preflight(request: &Request<RequestBody>) -> Option<Response<Body>> {
     let headers = request.headers();
     let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if request.method() != Method::OPTIONS || !asks {

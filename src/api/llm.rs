@@ -9,7 +9,6 @@ use althing_storage::record::Kind;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, header};
-use hyper::body::Incoming;
 
 use super::body::Body;
 use super::face::{Face, Op};
@@ -20,6 +19,7 @@ use crate::execute::money::Clamp;
 use crate::execute::outbound::{Inbound, refusal};
 use crate::execute::{Run, header as text_header, kept};
 use crate::gateway::{Arrival, Gateway};
+use crate::listen::RequestBody;
 use crate::mcp::caller::tools_for;
 use crate::route::{self, Wanted};
 use crate::settle::{Call, Ended};
@@ -32,7 +32,7 @@ pub async fn serve(
     arrival: Arrival,
     face: Face<'_>,
     parts: &Parts,
-    body: Incoming,
+    body: RequestBody,
 ) -> Response<Body> {
     let view = gateway.views.load_full();
     let caller = match gateway.caller(&view, &parts.headers, parts.uri.query()) {
@@ -69,7 +69,7 @@ struct Request<'a> {
 async fn answer(
     asked: &Request<'_>,
     arrival: Arrival,
-    body: Incoming,
+    body: RequestBody,
 ) -> Result<Response<Body>, Error> {
     let &Request { gateway, caller, face, parts, .. } = asked;
     let clamp = clamp(&parts.headers)?;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
 
 use super::body::Body;
 use super::{Api, llm, read};
@@ -12,6 +11,7 @@ use crate::auth;
 use crate::control::view::KeyView;
 use crate::error::{Code, Error};
 use crate::gateway::{Arrival, Gateway};
+use crate::listen::RequestBody;
 use crate::mcp::caller::KeyCaller;
 use crate::mcp::scope::ToolCaller;
 use crate::mcp::server::Target;
@@ -23,7 +23,7 @@ pub fn is_mcp(path: &str) -> bool {
 }
 
 /// Answers an MCP client.
-pub async fn serve(api: &Api, arrival: Arrival, parts: Parts, body: Incoming) -> Response<Body> {
+pub async fn serve(api: &Api, arrival: Arrival, parts: Parts, body: RequestBody) -> Response<Body> {
     let (key, caller) = match caller(api, &parts) {
         Ok(it) => it,
         Err(error) => return plain(&error, arrival),
@@ -37,7 +37,7 @@ async fn answer(
     api: &Api,
     arrival: Arrival,
     caller: Arc<dyn ToolCaller>,
-    (parts, body): (Parts, Incoming),
+    (parts, body): (Parts, RequestBody),
 ) -> Response<Body> {
     let path = parts.uri.path().to_owned();
     let body = match read::body(&api.gateway, &parts.headers, body).await {
@@ -60,7 +60,12 @@ async fn answer(
 }
 
 /// `POST /v1/mcp/tool/execute`.
-pub async fn execute(api: &Api, arrival: Arrival, parts: &Parts, body: Incoming) -> Response<Body> {
+pub async fn execute(
+    api: &Api,
+    arrival: Arrival,
+    parts: &Parts,
+    body: RequestBody,
+) -> Response<Body> {
     let (key, caller) = match caller(api, parts) {
         Ok(it) => it,
         Err(error) => return plain(&error, arrival),
@@ -101,7 +106,7 @@ fn plain(error: &Error, arrival: Arrival) -> Response<Body> {
 /// # Errors
 ///
 /// [`Code::Forbidden`].
-pub fn check_origin(gateway: &Gateway, request: &Request<Incoming>) -> Result<(), Error> {
+pub fn check_origin(gateway: &Gateway, request: &Request<RequestBody>) -> Result<(), Error> {
     let headers = request.headers();
     if let Some(origin) = headers.get(header::ORIGIN) {
         let origin = origin.to_str().unwrap_or("");

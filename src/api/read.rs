@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Code, Error};
 use crate::gateway::Gateway;
+use crate::listen::RequestBody;
 
 /// How long a body may stand still.
 const BODY_IDLE: Duration = Duration::from_secs(30);
@@ -21,7 +21,11 @@ const BODY_WITHIN: Duration = Duration::from_secs(600);
 /// # Errors
 ///
 /// [`Code::UnsupportedMediaType`], [`Code::BodyTooLarge`], [`Code::RequestTimeout`], and [`Code::Cancelled`] where it stops half way.
-pub async fn body(gateway: &Gateway, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Error> {
+pub async fn body(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    body: RequestBody,
+) -> Result<Bytes, Error> {
     if headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity"))
@@ -36,7 +40,7 @@ pub async fn body(gateway: &Gateway, headers: &HeaderMap, body: Incoming) -> Res
 /// # Errors
 ///
 /// As [`body`].
-pub async fn limited(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Error> {
+pub async fn limited(mut body: RequestBody, bytes_max: usize) -> Result<Bytes, Error> {
     use http_body::Body as _;
 
     let too_large = || {

@@ -138,6 +138,94 @@ fn an_oversized_body_is_refused_before_it_is_read() {
     });
 }
 
+/// A request that is sent by hand.
+async fn connect(gateway: &Gateway, head: &str) -> TcpStream {
+    let address = gateway.url.trim_start_matches("http://");
+    let mut socket = TcpStream::connect(address).await.expect("connect");
+    let head = format!("{head}\r\nhost: {address}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.expect("written");
+    socket
+}
+
+async fn rest(socket: &mut TcpStream) -> String {
+    let mut seen = Vec::new();
+    tokio::time::timeout(crate::support::PATIENCE, socket.read_to_end(&mut seen))
+        .await
+        .expect("it is ended")
+        .expect("and not reset");
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+#[test]
+fn who_writes_all_its_body_before_it_reads_gets_the_early_answer() {
+    const CHUNK: usize = 64 * 1024;
+    run(async {
+        let (upstream, gateway) = start().await;
+        let length = "content-length: 4194304";
+        for (path, key, framing, status) in [
+            ("/v1/chat/completions", KEY, length, "413"),
+            ("/v1/chat/completions", KEY, "transfer-encoding: chunked", "413"),
+            ("/v1/chat/completions", "sk-nobody-knows-this-key", length, "401"),
+            ("/mcp", "sk-nobody-knows-this-key", length, "401"),
+            ("/no/such/route", KEY, length, "404"),
+            ("/readyz", KEY, length, "405"),
+            ("/api/virtual-keys", KEY, length, "403"),
+        ] {
+            let head = format!("POST {path} HTTP/1.1\r\nauthorization: Bearer {key}\r\n{framing}");
+            let mut socket = connect(&gateway, &head).await;
+            let is_chunked = framing.contains("chunked");
+            for at in 0..(4 << 20) / CHUNK {
+                if is_chunked {
+                    socket.write_all(b"10000\r\n").await.expect("written");
+                }
+                socket
+                    .write_all(&[b'x'; CHUNK])
+                    .await
+                    .unwrap_or_else(|it| panic!("{path} {framing}, chunk {at}: {it}"));
+                if is_chunked {
+                    socket.write_all(b"\r\n").await.expect("written");
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+            let answer = rest(&mut socket).await;
+            let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {framing}: {answer}");
+            assert!(head.contains("connection: close"), "{path} {framing}: {answer}");
+        }
+        assert_eq!(upstream.count(), 0);
+        still_serves(&gateway).await;
+    });
+}
+
+#[test]
+fn a_body_that_will_be_refused_is_not_asked_for() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        for (key, length, status) in
+            [(KEY, 100_000, "413"), ("sk-nobody-knows-this-key", 100, "401"), (KEY, 2, "100")]
+        {
+            let head = format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer {key}\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: {length}"
+            );
+            let mut socket = connect(&gateway, &head).await;
+            let mut begun = [0; 12];
+            let read = socket.read_exact(&mut begun);
+            tokio::time::timeout(crate::support::PATIENCE, read)
+                .await
+                .expect("nobody waits for the body")
+                .expect("an answer");
+            assert_eq!(String::from_utf8_lossy(&begun), format!("HTTP/1.1 {status}"));
+            if status == "100" {
+                socket.write_all(b"{}").await.expect("written");
+            }
+            let rest = rest(&mut socket).await;
+            assert_eq!(rest.contains("HTTP/1.1 400"), status == "100", "{rest}");
+            assert_eq!(rest.contains("HTTP/1.1"), status == "100", "one answer: {rest}");
+        }
+        still_serves(&gateway).await;
+    });
+}
+
 #[test]
 fn oversized_headers_are_refused_in_json() {
     run(async {
