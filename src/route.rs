@@ -165,8 +165,9 @@ fn explicit(
 
 fn target(provider: &Arc<ProviderView>, rule: &KeyProviderView, model: &str) -> Target {
     let model = provider.upstream_model(model);
-    let price = provider.price(&model);
-    let is_named = price.is_some() || provider.names(&model) || rule.names(&model);
+    // The price alone says nothing: a pattern's fits any number of names.
+    let (price, is_spelt_out) = provider.price_and_name(&model);
+    let is_named = is_spelt_out || rule.names(&model);
     Target {
         item: if is_named { Arc::clone(&model) } else { Arc::clone(&provider.unnamed) },
         price,

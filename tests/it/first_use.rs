@@ -112,6 +112,39 @@ fn names_that_callers_make_up_are_no_series_of_their_own() {
 }
 
 #[test]
+fn a_price_for_every_name_makes_no_name_a_series() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let price = r#"{ input_usd_per_million: "1", output_usd_per_million: "2" }"#;
+        let address = upstream.address;
+        let yaml = format!(
+            r#"
+providers:
+  - {{ name: up, dialect: openai, base_url: "http://{address}/v1", keys: [{{ name: main, value: sk-up }}], models: {{ alias: aliased }}, prices: {{ "*": {price}, "made-*": {price}, spelt: {price} }} }}
+virtual_keys:
+  - {{ name: app, value: {KEY}, providers: [{{ name: up, models: ["*", listed] }}], budget: {{ limit_usd: "10" }} }}
+"#
+        );
+        let gateway = Gateway::start(&yaml).await;
+        for model in ["made-up-1", "made-up-2", "anything", "spelt", "alias", "listed"] {
+            let answer = gateway.chat(KEY, &format!("up/{model}"), "hi").await;
+            assert_eq!(answer.status, 200, "{model}: {}", answer.text());
+        }
+        let text = gateway.get("/metrics", KEY).await.text();
+        assert!(!text.contains("made-up") && !text.contains("anything"), "{text}");
+        for (item, count) in [("other", 3), ("spelt", 1), ("aliased", 1), ("listed", 1)] {
+            let line = format!(
+                "althing_calls_total{{item=\"{item}\",kind=\"model\",status=\"ok\",target=\"up\"}} {count}"
+            );
+            assert!(text.contains(&line), "{line} is not in {text}");
+        }
+        // 11 tokens in, 7 out: what a pattern prices is charged all the same.
+        let cost = "althing_cost_nano_usd_total{item=\"other\",target=\"up\"} 75000";
+        assert!(text.contains(cost), "{cost} is not in {text}");
+    });
+}
+
+#[test]
 fn tool_calls_that_are_refused_are_on_record() {
     run(async {
         let (_upstream, gateway) = start_with_tools().await;

@@ -180,16 +180,20 @@ impl ProviderView {
         self.aliases.get(model).map_or_else(|| Arc::from(model), Arc::clone)
     }
 
-    /// What a model costs here: this provider's own price, else the catalogue's. `None` where nobody knows.
+    /// What a model costs here: this provider's own price, else the catalogue's, `None` where nobody knows; and whether
+    /// the provider's settings or the catalogue name the model itself, and not only a pattern that fits it.
     #[must_use]
-    pub fn price(&self, model: &str) -> Option<Price> {
+    pub fn price_and_name(&self, model: &str) -> (Option<Price>, bool) {
+        if let Some(own) = self.prices.get(model) {
+            return (Some(Price::from(*own)), true);
+        }
+        let listed = catalog::find(self.vendor.name, model);
         let fitting = || self.has_price_patterns.then(|| pattern::longest(&self.prices, model))?;
-        self.prices
-            .get(model)
-            .or_else(fitting)
-            .copied()
-            .map(Price::from)
-            .or_else(|| catalog::find(self.vendor.name, model)?.price)
+        let price = fitting().copied().map(Price::from).or_else(|| listed?.price);
+        let is_named = listed.is_some()
+            || self.aliases.values().any(|it| **it == *model)
+            || self.keys.iter().any(|it| it.models.iter().any(|pattern| pattern.0 == model));
+        (price, is_named)
     }
 
     /// Whether this provider is known to serve the model: by an alias, a price, a key that names it, or the catalogue.
@@ -199,15 +203,6 @@ impl ProviderView {
         self.aliases.contains_key(model)
             || self.prices.contains_key(model)
             || self.keys.iter().any(named)
-            || catalog::find(self.vendor.name, model).is_some()
-    }
-
-    /// Whether the provider's settings or the catalogue name the model itself, and not only a pattern that fits it.
-    #[must_use]
-    pub fn names(&self, model: &str) -> bool {
-        self.prices.contains_key(model)
-            || self.aliases.values().any(|it| **it == *model)
-            || self.keys.iter().any(|it| it.models.iter().any(|pattern| pattern.0 == model))
             || catalog::find(self.vendor.name, model).is_some()
     }
 
