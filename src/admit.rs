@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
+use tokio::time::Instant;
 
 pub mod agent;
 pub mod budget;
@@ -28,7 +29,7 @@ pub use cells::{Cells, KeyLimits};
 pub use left::{Left, left};
 pub use level::LevelSpec;
 pub use mono::Mono;
-pub use refusal::{BudgetRefusal, Refusal, affordable, fair_part};
+pub use refusal::{BudgetRefusal, Refusal, affordable, fair_part, possible, returned};
 pub use ticket::{Running, Ticket};
 
 /// How long a request waits for money that this node does not hold.
@@ -55,7 +56,21 @@ pub struct Ask {
 ///
 /// [`Refusal`] names the level, its limit and when to come again. Nothing is held then.
 pub async fn admit(limits: &Arc<KeyLimits>, ask: Ask) -> Result<Ticket, Refusal> {
-    let claim = ticket::Claim::obtain(limits, &ask).await?;
+    let claim = ticket::Claim::obtain(limits, &ask, None).await?;
+    Ok(Ticket::new(claim, ask.upper))
+}
+
+/// The same, and waits for what calls in flight hold until `held` at most: for one who asks more than once.
+///
+/// # Errors
+///
+/// As [`admit`].
+pub async fn admit_until(
+    limits: &Arc<KeyLimits>,
+    ask: Ask,
+    held: Instant,
+) -> Result<Ticket, Refusal> {
+    let claim = ticket::Claim::obtain(limits, &ask, Some(held)).await?;
     Ok(Ticket::new(claim, ask.upper))
 }
 

@@ -245,15 +245,16 @@ impl Agent {
             self.renew();
             return;
         }
-        for ask in asks {
-            if let Some(tracked) = self.tracked.get(&ask.budget) {
-                tracked.cell.sent(ask);
-            }
-        }
         for grant in &answer.grants {
             if let Some(tracked) = self.tracked.get(&grant.budget) {
                 let enter = |epoch, figures| self.enter(tracked.cell.as_ref(), epoch, figures);
                 tracked.cell.granted(grant, &enter);
+            }
+        }
+        // After that: what was given back counts at every moment, as on its way or as the ledger's.
+        for ask in asks {
+            if let Some(tracked) = self.tracked.get(&ask.budget) {
+                tracked.cell.sent(ask);
             }
         }
         for budget in &answer.unknown {

@@ -291,7 +291,7 @@ impl BudgetCell {
 
     /// Whether `amount` may be there once the ledger has answered and the calls in flight on this node have ended.
     fn may_return(&self, amount: u64) -> bool {
-        amount <= self.free().saturating_add(self.lease.load().reserved())
+        amount <= self.possible()
     }
 
     /// Takes in that a call has ended: what it did not need may be what others wait for.
@@ -301,11 +301,24 @@ impl BudgetCell {
         }
     }
 
-    /// What could be set aside here, as far as this node knows: what it holds, and what the ledger has not handed out.
+    /// What could be set aside here, as far as this node knows: what it holds, what the ledger has not handed out, and
+    /// what is on its way back there.
     #[must_use]
     pub fn free(&self) -> u64 {
         let rest = self.slow.lock().view.map_or_else(|| self.limit().0, View::rest);
-        rest.saturating_add(self.lease.load().avail())
+        rest.saturating_add(self.here())
+    }
+
+    /// What could be set aside here beside what the ledger has not handed out.
+    fn here(&self) -> u64 {
+        let lease = self.lease.load();
+        lease.avail().saturating_add(lease.unsent_returned())
+    }
+
+    /// What could be set aside here at most, once the calls in flight on this node have ended.
+    #[must_use]
+    pub fn possible(&self) -> u64 {
+        self.free().saturating_add(self.lease.load().reserved())
     }
 
     /// What one more call should take at most, where it would take all there is: half of what is free where nothing
@@ -322,7 +335,7 @@ impl BudgetCell {
     /// What it means that no money came in time: there was none left by the last answer, or that answer is late.
     fn late(&self, amount: u64) -> Denied {
         let slow = self.slow.lock();
-        let is_short = |rest: u64| rest.saturating_add(self.lease.load().avail()) < amount;
+        let is_short = |rest: u64| rest.saturating_add(self.here()) < amount;
         if let Some(why) = slow.cut_off {
             return why;
         }

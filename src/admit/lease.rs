@@ -229,6 +229,11 @@ impl Lease {
         self.used().saturating_sub(self.sent_used.load(Ordering::Acquire))
     }
 
+    /// What was given back and is still on its way: the ledger has not said that it has it.
+    pub(super) fn unsent_returned(&self) -> u64 {
+        self.returned().saturating_sub(self.sent_returned.load(Ordering::Acquire))
+    }
+
     pub(super) fn ask(&self, budget: &BudgetId, want: u64, need: u64) -> Ask {
         Ask {
             budget: budget.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
 use althing_domain::time::UnixMillis;
+use tokio::time::Instant;
 
 use super::budget::{BudgetCell, Denied};
 use super::cells::KeyLimits;
@@ -77,7 +78,14 @@ impl Refusal {
         })
     }
 
-    pub(super) fn money(limits: &KeyLimits, cell: &BudgetCell, denied: Denied) -> Self {
+    pub(super) fn money(limits: &KeyLimits, cell: &BudgetCell, why: (Denied, u64)) -> Self {
+        let denied = match why {
+            // It is there, only not here yet: the ledger is late.
+            (Denied::Exhausted, amount) if cell.is_strict() && amount.max(1) <= cell.free() => {
+                Denied::Late
+            }
+            (denied, _) => denied,
+        };
         let (view, unsent) = cell.view();
         let settled = view.map_or(NanoUsd::ZERO, |it| it.settled).saturating_add(unsent);
         Self::Budget(Box::new(BudgetRefusal {
@@ -97,6 +105,24 @@ impl Refusal {
 pub fn affordable(limits: &KeyLimits) -> NanoUsd {
     let strict = limits.budgets().iter().filter(|it| it.is_strict());
     strict.map(|it| NanoUsd(it.free())).min().unwrap_or(NanoUsd::MAX)
+}
+
+/// What can be reserved at every one of `limits` at most, once the calls in flight on this node have ended.
+#[must_use]
+pub fn possible(limits: &KeyLimits) -> NanoUsd {
+    let strict = limits.budgets().iter().filter(|it| it.is_strict());
+    strict.map(|it| NanoUsd(it.possible())).min().unwrap_or(NanoUsd::MAX)
+}
+
+/// Waits until calls in flight have given back so much that there may be `amount` at every one of `limits`, at most
+/// until `deadline`. False where that did not happen. Cancel-safe.
+pub async fn returned(limits: &KeyLimits, amount: NanoUsd, deadline: Instant) -> bool {
+    for cell in limits.budgets().iter().filter(|it| it.is_strict()) {
+        if !cell.wait_returned(amount.0, deadline).await {
+            return false;
+        }
+    }
+    true
 }
 
 /// What one more call should get of `limits`, where its caller would take all there is.

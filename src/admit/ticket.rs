@@ -83,14 +83,19 @@ impl Claim {
         Ok(())
     }
 
-    /// Like [`Claim::take`], and where money is missing on this node, asks for it and waits.
-    pub(super) async fn obtain(limits: &Arc<KeyLimits>, ask: &Ask) -> Result<Self, Refusal> {
+    /// Like [`Claim::take`], and where money is missing on this node, asks for it and waits: for what calls in flight hold
+    /// until `held`.
+    pub(super) async fn obtain(
+        limits: &Arc<KeyLimits>,
+        ask: &Ask,
+        held: Option<Instant>,
+    ) -> Result<Self, Refusal> {
         let mut until = None;
         loop {
             match Self::take(limits, ask) {
                 Ok(claim) => return Ok(claim),
                 Err(Stop::Dry(at, short)) => {
-                    let until = until.get_or_insert_with(Until::from_now);
+                    let until = until.get_or_insert_with(|| Until::from_now(held));
                     wait(limits, (at, short), ask.upper.0, until).await?;
                 }
                 Err(Stop::Refused(refusal)) => return Err(refusal),
@@ -116,7 +121,7 @@ impl Claim {
 
     async fn extend_or_wait(&mut self, more: u64) -> Result<(), Refusal> {
         // It holds money that others may wait for: it does not wait for theirs.
-        let mut until = Until { held: Instant::now(), ..Until::from_now() };
+        let mut until = Until::from_now(Some(Instant::now()));
         while let Err(short) = self.extend(more) {
             wait(&self.limits, short, more, &mut until).await?;
         }
@@ -170,9 +175,9 @@ struct Until {
 }
 
 impl Until {
-    fn from_now() -> Self {
+    fn from_now(held: Option<Instant>) -> Self {
         let now = Instant::now();
-        Self { ask: now + ASK_WAIT_MAX, held: now + HELD_WAIT_MAX }
+        Self { ask: now + ASK_WAIT_MAX, held: held.unwrap_or(now + HELD_WAIT_MAX) }
     }
 }
 
@@ -196,7 +201,7 @@ async fn wait(
         until.ask = Instant::now() + ASK_WAIT_MAX;
         return Ok(());
     }
-    waited.map_err(|denied| Refusal::money(limits, cell, denied))
+    waited.map_err(|denied| Refusal::money(limits, cell, (denied, amount)))
 }
 
 /// What a request holds: at its own levels, and at those of the target it is sent to.
@@ -212,6 +217,7 @@ impl Claims {
         &mut self,
         limits: Option<&Arc<KeyLimits>>,
         ask: &Ask,
+        held: Option<Instant>,
     ) -> Result<(), Refusal> {
         if let Some(former) = self.target.take() {
             former.void();
@@ -224,7 +230,7 @@ impl Claims {
         }
         self.upper = upper;
         if let Some(limits) = limits.filter(|it| !it.is_empty()) {
-            self.target = Some(Claim::obtain(limits, ask).await?);
+            self.target = Some(Claim::obtain(limits, ask, held).await?);
         }
         Ok(())
     }
@@ -270,7 +276,21 @@ impl Ticket {
         limits: Option<&Arc<KeyLimits>>,
         ask: &Ask,
     ) -> Result<(), Refusal> {
-        self.claims.retarget(limits, ask).await
+        self.claims.retarget(limits, ask, None).await
+    }
+
+    /// The same, and waits for what calls in flight hold until `held` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ticket::target`].
+    pub async fn target_until(
+        &mut self,
+        limits: Option<&Arc<KeyLimits>>,
+        ask: &Ask,
+        held: Instant,
+    ) -> Result<(), Refusal> {
+        self.claims.retarget(limits, ask, Some(held)).await
     }
 
     /// What is set aside at each level.
@@ -297,7 +317,7 @@ impl Running {
         ask: &Ask,
     ) -> Result<(), Refusal> {
         match &mut self.claims {
-            Some(claims) => claims.retarget(limits, ask).await,
+            Some(claims) => claims.retarget(limits, ask, None).await,
             None => Ok(()),
         }
     }

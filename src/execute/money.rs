@@ -9,10 +9,11 @@ use althing_llm::price::Price;
 use althing_llm::scan::Field;
 use althing_llm::tokens;
 use althing_llm::usage::Usage;
+use tokio::time::Instant;
 
 use super::Run;
 use crate::admit::budget::Denied;
-use crate::admit::{self, Ask, KeyLimits, Mono, Refusal, Ticket};
+use crate::admit::{self, Ask, HELD_WAIT_MAX, KeyLimits, Mono, Refusal, Ticket};
 use crate::api::face::Op;
 use crate::error::{Code, Error};
 use crate::route::Target;
@@ -29,6 +30,8 @@ const TOKENS_PER_SECOND: u64 = 200;
 const ON_ITS_WAY_TOKENS_MAX: u64 = 1_000;
 /// The shortest reply that is worth its input. The Responses API takes no smaller maximum.
 const OUTPUT_TOKENS_MIN: u64 = 16;
+/// How often a call looks anew what money there is before it is refused.
+const ROUNDS_MAX: u32 = 16;
 /// What a reply is not shortened below while other calls hold money that they may give back; of a model that thinks
 /// first, four times as much.
 const FAIR_TOKENS_MIN: u64 = 1_024;
@@ -158,12 +161,14 @@ impl Bound {
             let problem = "a strict budget cannot bound a response that goes on in the background: leave it out";
             return Err(Error::field("background", problem));
         }
-        let each = output_cap(run, target);
+        // Nothing below is looked up for a call that no strict budget bounds.
+        let each = output_cap(run, is_strict.then_some(target));
         let output = each.saturating_mul(run.inbound.scan.choices());
-        let upper = match (is_strict, price(run, target)) {
-            (false, _) => NanoUsd::ZERO,
-            (true, Some(price)) => price.upper_bound(input, output),
-            (true, None) => return Err(price_unknown(target)),
+        let upper = if is_strict {
+            let price = price(run, target).ok_or_else(|| price_unknown(target))?;
+            price.upper_bound(input, output)
+        } else {
+            NanoUsd::ZERO
         };
         let tokens = if run.inbound.op.is_embedding() {
             estimate
@@ -206,8 +211,8 @@ fn may_tell(target: &Target, input: u64, most: u64) -> bool {
     listed_cap(target) != Some(most) || input.saturating_add(most) <= context(target)
 }
 
-/// The most output tokens of one alternative.
-fn output_cap(run: &Run<'_>, target: &Target) -> u64 {
+/// The most output tokens of one alternative; by the catalogue only where a target is given.
+fn output_cap(run: &Run<'_>, target: Option<&Target>) -> u64 {
     if run.inbound.op.is_embedding() || run.inbound.op.is_count() {
         return 0;
     }
@@ -216,7 +221,7 @@ fn output_cap(run: &Run<'_>, target: &Target) -> u64 {
         // OpenAI's own default, which those who took its form over kept.
         return stated.unwrap_or(COMPLETION_TOKENS_DEFAULT);
     }
-    stated.or_else(|| listed_cap(target)).unwrap_or(OUTPUT_TOKENS_DEFAULT)
+    stated.or_else(|| listed_cap(target?)).unwrap_or(OUTPUT_TOKENS_DEFAULT)
 }
 
 /// The most that the model can write, as the catalogue has it.
@@ -259,37 +264,77 @@ pub(super) fn price(run: &Run<'_>, target: &Target) -> Option<Price> {
 /// Takes rates and money for the first target.
 ///
 /// Where money is short and the reply may be shortened, it is: a caller who names no maximum gets a fair part of what is left, so that others who call at the same time get theirs.
+/// Below its fair part none is cut for money that calls in flight may give back: that is waited for, a while.
 ///
 /// # Errors
 ///
 /// What the caller is told.
 pub async fn admit(run: &Run<'_>, target: &Target, bound: &mut Bound) -> Result<Ticket, Error> {
-    let price = price(run, target);
+    let until = Instant::now() + HELD_WAIT_MAX;
+    let Some(price) = bound.is_strict.then(|| price(run, target)).flatten() else {
+        return take(run, target, bound.ask, until).await.map_err(Error::from);
+    };
     let choices = run.inbound.scan.choices();
     let fair = FAIR_TOKENS_MIN * if thinks(run, target) { 4 } else { 1 };
-    if let (Some(price), true) = (price, bound.is_strict && may_share(run)) {
+    if may_share(run) {
         let part = fair_part(run, target);
         let least = price.upper_bound(bound.input, fair.saturating_mul(choices));
         if part.max(least) < bound.ask.upper {
             bound.shorten(part.max(least), &price, choices, 1);
         }
     }
-    let refusal = match take(run, target, bound.ask).await {
-        Ok(ticket) => return Ok(ticket),
-        Err(refusal) => refusal,
-    };
-    if let (Refusal::Budget(it), Some(price)) = (&refusal, price)
-        && it.denied == Denied::Exhausted
-        && may_clamp(run)
-    {
-        // What other calls give back may pay for all of it: a reply is not cut for a moment's want.
-        let may_return = bound.ask.upper <= it.affordable.saturating_add(it.returning);
-        let least = least(run).max(if may_return { fair } else { OUTPUT_TOKENS_MIN });
-        if bound.shorten(it.affordable, &price, choices, least) {
-            return take(run, target, bound.ask).await.map_err(Error::from);
+    let whole = *bound;
+    let fair = fair.min(whole.output / choices);
+    let mut rounds = 0;
+    loop {
+        let refusal = match take(run, target, bound.ask, until).await {
+            Ok(ticket) => return Ok(ticket),
+            Err(refusal) => refusal,
+        };
+        rounds += 1;
+        let is_short = matches!(&refusal, Refusal::Budget(it) if it.denied == Denied::Exhausted);
+        if !is_short || !may_clamp(run) || ROUNDS_MAX <= rounds {
+            return Err(refusal.into());
         }
+        // From all that was wanted: the round before may have asked for less.
+        *bound = whole;
+        let (now, later) = money(run, target);
+        let least = least(run);
+        if bound.shorten(now, &price, choices, least.max(fair)) {
+            continue;
+        }
+        if later <= now {
+            // Nothing comes back: what there is, for whoever is first.
+            if bound.shorten(now, &price, choices, least) {
+                continue;
+            }
+            return Err(refusal.into());
+        }
+        let is_worth_it = whole.clone().shorten(later, &price, choices, least);
+        if !is_worth_it || until <= Instant::now() {
+            return Err(refusal.into());
+        }
+        let wanted = price.upper_bound(bound.input, least.max(fair).saturating_mul(choices));
+        returned(run, target, wanted.min(later), until).await;
     }
-    Err(refusal.into())
+}
+
+/// What can be had, and what could be once calls in flight have ended.
+fn money(run: &Run<'_>, target: &Target) -> (NanoUsd, NanoUsd) {
+    let least = |of: fn(&KeyLimits) -> NanoUsd| {
+        let own = of(&run.caller.limits);
+        own.min(target.limits.as_deref().map_or(NanoUsd::MAX, of))
+    };
+    (least(admit::affordable), least(admit::possible))
+}
+
+/// Waits until there may be `amount` because calls in flight gave it back, or that cannot be any more.
+async fn returned(run: &Run<'_>, target: &Target, amount: NanoUsd, until: Instant) {
+    if admit::returned(&run.caller.limits, amount, until).await
+        && let Some(limits) = &target.limits
+    {
+        admit::returned(limits, amount, until).await;
+    }
 }
 
 /// Fits what `bound` needs at a further target into what the call holds, where its reply may be shortened and that is
@@ -330,10 +375,11 @@ fn fair_part(run: &Run<'_>, target: &Target) -> NanoUsd {
     part(&run.caller.limits).min(target.limits.as_ref().map_or(NanoUsd::MAX, part))
 }
 
-async fn take(run: &Run<'_>, target: &Target, ask: Ask) -> Result<Ticket, Refusal> {
-    let mut ticket = admit::admit(&run.caller.limits, ask).await?;
+/// Takes rates and money, and waits for what calls in flight hold until `until`.
+async fn take(run: &Run<'_>, target: &Target, ask: Ask, until: Instant) -> Result<Ticket, Refusal> {
+    let mut ticket = admit::admit_until(&run.caller.limits, ask, until).await?;
     if target.limits.is_some() {
-        ticket.target(target.limits.as_ref(), &ask).await?;
+        ticket.target_until(target.limits.as_ref(), &ask, until).await?;
     }
     Ok(ticket)
 }

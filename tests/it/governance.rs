@@ -579,6 +579,30 @@ async fn spend_in_streams(limit: u64, callers: usize, model: &str, max_tokens: O
 }
 
 #[test]
+fn a_reply_is_not_cut_for_money_that_a_call_in_flight_gives_back() {
+    run(async {
+        // Pays for the first's maximum and a hundred tokens more, or the second's reply, but not for both maxima, and not for
+        // the second's maximum by itself.
+        let (upstream, gateway) = says("0.012").await;
+        let ask = |model: &str, most: u64| json!({ "model": model, "stream": true, "max_tokens": most, "messages": [{ "role": "user", "content": "hi" }] });
+        let (first, second) = (ask("up/says-60-5", 1_000), ask("up/says-600", 1_200));
+        let key = "sk-test-of-says-streams";
+        let second = async {
+            crate::support::until("the first runs", async || (upstream.count() == 1).then_some(()))
+                .await;
+            in_time(&gateway, key, &second).await
+        };
+        let (first, second) = tokio::join!(in_time(&gateway, key, &first), second);
+        assert!(first.text().contains("\"stop\""), "{}", first.text());
+        assert!(second.text().contains("\"stop\""), "{}", second.text());
+        assert_eq!(upstream.books.short.load(Ordering::SeqCst), 0);
+        let told: u64 = second.header("x-althing-max-output").parse().expect("a number");
+        assert!((1_024..1_200).contains(&told), "{told}");
+        assert!(billed(&upstream) <= 12_000_000);
+    });
+}
+
+#[test]
 fn streams_that_name_a_maximum_spend_a_budget_and_no_more_and_are_not_cut() {
     run(async {
         spend_in_streams(10_000_000, 1, "up/says-60", Some(60)).await;

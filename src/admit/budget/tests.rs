@@ -108,6 +108,26 @@ fn what_calls_give_back_ends_a_denial_before_its_time() {
     assert!(cell.slow.lock().need >= 50);
 }
 
+#[test]
+fn money_on_its_way_back_to_a_slow_ledger_is_still_there() {
+    let (cell, _signals) = cell(BudgetMode::Strict);
+    cell.granted(&grant(1, 1_000), &unjournaled);
+    let hold = cell.reserve(300).expect("granted");
+    assert_eq!((cell.free(), cell.possible()), (700, 1_000));
+    cell.give_back_unused();
+    assert_eq!((cell.lease().avail(), cell.free(), cell.possible()), (0, 700, 1_000), "given back");
+    let asks = cell.asks(0);
+    assert_eq!((cell.free(), cell.possible()), (700, 1_000), "said, and not heard");
+    assert_eq!(cell.late(500), super::Denied::Late, "it is the ledger that is late");
+    assert_eq!(cell.late(701), super::Denied::Exhausted);
+    let told = Grant { outstanding: NanoUsd(300), ..grant(1, 1_000) };
+    cell.granted(&told, &unjournaled);
+    asks.iter().for_each(|it| cell.sent(it));
+    assert_eq!((cell.free(), cell.possible()), (700, 1_000), "the ledger has it");
+    hold.settle(100);
+    assert_eq!(cell.free(), 900);
+}
+
 /// Gives leases a place in `journal`, with more headroom than they will be granted.
 fn journaled<'a>(
     journal: &'a super::usage_journal::UsageJournal,
