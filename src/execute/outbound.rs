@@ -150,9 +150,9 @@ fn has_foreign_seal(inbound: &Inbound<'_>) -> bool {
 fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> Outbound {
     let vendor = target.provider.vendor;
     let mut rewrite = Rewrite::new(&inbound.scan);
-    let is_gemini = inbound.op.dialect() == "gemini";
-    if !is_gemini
-        && inbound.scan.present(Field::Model).is_some()
+    if inbound.op.dialect() == "gemini" {
+        rename_gemini(inbound, &target.model, &mut rewrite);
+    } else if inbound.scan.present(Field::Model).is_some()
         && inbound.scan.model(&inbound.body).as_deref() != Some(&*target.model)
     {
         rewrite.set_text(Field::Model, &target.model);
@@ -168,7 +168,9 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
     }
     let mut body =
         if rewrite.is_empty() { inbound.body.clone() } else { rewrite.apply(&inbound.body).into() };
-    if is_gemini && let Some(renamed) = renamed_inside(inbound.op, &target.model, &body) {
+    if matches!(inbound.op, Op::BatchEmbed | Op::CountGemini)
+        && let Some(renamed) = renamed_inside(inbound.op, &target.model, &body)
+    {
         body = renamed.into();
     }
     let mut path = inbound.op.path(&target.model);
@@ -187,21 +189,34 @@ fn spliced(inbound: &Inbound<'_>, target: &Target, max_output: Option<u64>) -> O
     }
 }
 
-/// A Gemini body in which the model's resource name, which must be the path's, stands under another name. `None` where
-/// every place has the right one, or there is none.
+/// The model's resource name in a Gemini body, which must be the path's, where it stands at the top.
+fn rename_gemini(inbound: &Inbound<'_>, model: &str, rewrite: &mut Rewrite<'_>) {
+    let stands_at_the_top = matches!(inbound.op, Op::Generate | Op::StreamGenerate | Op::Embed);
+    if stands_at_the_top && inbound.scan.span(Field::Model).is_some() {
+        let name = resource_name(model);
+        if inbound.scan.model(&inbound.body).as_deref() != Some(&name) {
+            rewrite.set_text(Field::Model, &name);
+        }
+    }
+}
+
+fn resource_name(model: &str) -> String {
+    format!("models/{}", model.strip_prefix("models/").unwrap_or(model))
+}
+
+/// A Gemini body in which that name stands deeper, under another. `None` where every place has the right one, or there
+/// is none.
 fn renamed_inside(op: Op, model: &str, body: &[u8]) -> Option<Vec<u8>> {
     memchr::memmem::find(body, b"\"model\"")?;
     let mut request: Value = serde_json::from_slice(body).ok()?;
-    let mut holders: Vec<&mut Value> = match op {
-        Op::BatchEmbed => request.get_mut("requests")?.as_array_mut()?.iter_mut().collect(),
-        Op::CountGemini => {
-            let keys = ["generateContentRequest", "generate_content_request"];
-            let key = keys.into_iter().find(|it| request.get(it).is_some())?;
-            request.get_mut(key).into_iter().collect()
-        }
-        _ => vec![&mut request],
+    let mut holders: Vec<&mut Value> = if op == Op::BatchEmbed {
+        request.get_mut("requests")?.as_array_mut()?.iter_mut().collect()
+    } else {
+        let keys = ["generateContentRequest", "generate_content_request"];
+        let key = keys.into_iter().find(|it| request.get(it).is_some())?;
+        request.get_mut(key).into_iter().collect()
     };
-    let name = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));
+    let name = resource_name(model);
     let mut is_changed = false;
     for place in holders.iter_mut().filter_map(|it| it.get_mut("model")) {
         if place.as_str() != Some(&name) {

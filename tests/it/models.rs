@@ -367,6 +367,27 @@ fn a_gemini_body_that_names_its_model_names_the_one_of_the_path() {
             let seen = upstream.last().body;
             assert_eq!(seen.pointer(place), Some(&json!("models/ok")), "{verb}: {seen}");
         }
+        // At the top the name alone is replaced: every other byte is the caller's.
+        let bodies = [
+            (
+                "generateContent",
+                r#"{ "x" : 1.50, "model":"MODEL" ,"contents": [ {"parts":[{"text":"h\u0069"}]} ] }"#,
+            ),
+            (
+                "streamGenerateContent?alt=sse",
+                r#"{"model" :  "MODEL", "contents":[{"parts":[{"text":"hi"}]}]}"#,
+            ),
+            ("embedContent", r#"{"content": {"parts":[{"text":"hi"}]} , "model": "MODEL" }"#),
+        ];
+        for (verb, body) in bodies {
+            for name in ["models/gem/ok", "gem/ok", "models/ok"] {
+                let sent = body.replace("MODEL", name);
+                let path = format!("/genai/v1beta/models/gem/ok:{verb}");
+                gateway.post_raw(&path, KEY, sent).await;
+                let seen = String::from_utf8_lossy(&upstream.last().raw).into_owned();
+                assert_eq!(seen, body.replace("MODEL", "models/ok"), "{verb} of {name}");
+            }
+        }
     });
 }
 
