@@ -105,10 +105,12 @@ class Field:
         if not shutil.which("nginx"):
             return None
         port, work = free_port(), self.work
+        # Started by root, its workers would run as nobody, who cannot read this folder.
+        user = "user root; " if os.geteuid() == 0 else ""
         folders = " ".join(f"{it}_temp_path {work}/nginx-{it};" for it in ("proxy", "fastcgi", "uwsgi", "scgi"))
         with open(f"{work}/nginx.conf", "w") as it:
             it.write(f"""
-daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log; worker_processes 1; worker_rlimit_nofile 8192;
+{user}daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log; worker_processes 1; worker_rlimit_nofile 8192;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; client_body_temp_path {work}/nginx-body; {folders}
@@ -168,7 +170,7 @@ class Althing:
         }
 
     def policy(self, keys):
-        """A policy file with these keys; everything a key can have is on: budget, rate, providers, tools."""
+        """A policy file with these keys, (number, with tools) each; the rest that a key can have is on: budget, rate, providers."""
         upstream = f"http://127.0.0.1:{self.upstream}"
         secret = [{"name": "k", "value": "sk-benchmark-upstream"}]
         price = {"input_usd_per_million": "0.15", "output_usd_per_million": "0.6"}
@@ -186,12 +188,12 @@ class Althing:
             ],
             "tool_groups": [{"name": "big", "tools": ["big/*"]}],
             "virtual_keys": [
-                {"name": f"key-{number:06}", "value": key_value(number),
+                {"name": key_name(number, with_tools), "value": key_value(number, with_tools),
                  "providers": [{"name": "mock", "models": ["*"]}, {"name": "messages", "models": ["*"]}],
-                 "tools": ["mock/*"], "tool_groups": ["big"],
+                 **({"tools": ["mock/*"], "tool_groups": ["big"]} if with_tools else {}),
                  "budget": {"limit_usd": "1000000", "period": "month"},
                  "rate": {"requests": 1000000000, "tokens": 1000000000000}}
-                for number in keys
+                for number, with_tools in keys
             ],
         }
 
@@ -206,9 +208,9 @@ class Althing:
     def stop(self):
         self.field.stop(self.process, 60)
 
-    def apply(self, keys, at_once=2000):
-        """Brings keys into the law, as many at a time as one command holds."""
-        keys = list(keys)
+    def apply(self, keys=0, tool_keys=0, at_once=2000):
+        """Brings so many keys without tools and with tools into the law, as many at a time as one command holds."""
+        keys = [(number, False) for number in range(keys)] + [(number, True) for number in range(tool_keys)]
         for first in range(0, len(keys), at_once):
             body = json.dumps(self.policy(keys[first : first + at_once]))
             headers = {"authorization": f"Bearer {ADMIN}", "content-type": "application/yaml"}
@@ -235,8 +237,12 @@ class Althing:
             time.sleep(0.05)
 
 
-def key_value(number):
-    return f"vk-for-benchmarks-{number:06}"
+def key_name(number, with_tools):
+    return f"{'tool-key' if with_tools else 'key'}-{number:06}"
+
+
+def key_value(number, with_tools=False):
+    return f"vk-for-benchmarks-{'tools-' if with_tools else ''}{number:06}"
 
 
 def answers(port, path):

@@ -16,7 +16,10 @@ from report import report
 
 CONNECTIONS = 64
 STREAMS = 200
+# Keys of the chat loads have no tools: what a chat costs into which tools are put is another question. The tool loads use a
+# few keys of their own, as many as people who work at once: each key has a list of its own, and a node keeps those in use.
 KEYS = 10_000
+TOOL_KEYS = 64
 MANY_KEYS = 100_000
 OPEN_STREAMS = 1_000
 OVERHEAD_RATE, LATENCY_RATE = 5_000, 1_000
@@ -57,7 +60,7 @@ class Bench:
         self.log("start to ready, memory at rest")
         node = Althing(self.field, "small", self.mock)
         node.start()
-        node.apply(range(1))
+        node.apply(keys=1, tool_keys=1)
         node.wait_for_tools()
         node.stop()
         self.facts["ready"] = []
@@ -72,7 +75,7 @@ class Bench:
         self.log(f"memory of {OPEN_STREAMS} open streams")
         process = self.field.start("streams", LOAD_CORE, [
             f"{self.field.tools}/load", "--url", f"http://127.0.0.1:{node.port}{CHAT}", "--mode", "sse",
-            "--streams", OPEN_STREAMS, "--secs", 60, "--warm", 0, "--model", SLOW_MODEL, "--keys", self.keys_file(1),
+            "--streams", OPEN_STREAMS, "--secs", 60, "--warm", 0, "--model", SLOW_MODEL, "--keys", self.keys_file(1, with_tools=False),
         ])
         until = time.monotonic() + 30
         while node.in_flight() < OPEN_STREAMS:
@@ -90,7 +93,7 @@ class Bench:
         node = Althing(self.field, "many", self.mock)
         node.start()
         begun = time.monotonic()
-        node.apply(range(MANY_KEYS), at_once=5000)
+        node.apply(tool_keys=MANY_KEYS, at_once=5000)
         self.facts["many_applied"] = time.monotonic() - begun
         self.facts["many_written"] = memory(node.process.pid)
         node.stop()
@@ -102,21 +105,22 @@ class Bench:
 
     # The field.
 
-    def keys_file(self, count):
-        file = f"{self.field.work}/keys-{count}"
+    def keys_file(self, count, with_tools):
+        file = f"{self.field.work}/{'tool-keys' if with_tools else 'keys'}-{count}"
         with open(file, "w") as it:
-            it.writelines(key_value(number) + "\n" for number in range(count))
+            it.writelines(key_value(number, with_tools) + "\n" for number in range(count))
         return file
 
     def start_field(self):
-        self.log(f"starting all, {KEYS} keys")
+        self.log(f"starting all, {KEYS} keys, {TOOL_KEYS} with tools")
         field = self.field
-        self.keys = self.keys_file(KEYS)
+        self.keys = self.keys_file(KEYS, with_tools=False)
+        self.tool_keys = self.keys_file(TOOL_KEYS, with_tools=True)
         self.node = Althing(field, "althing", self.mock)
         self.node.start()
-        self.node.apply(range(KEYS))
+        self.node.apply(KEYS, TOOL_KEYS)
         self.node.wait_for_tools()
-        tools, names = tool_names(self.node.port, "/mcp/big", key_value(0))
+        tools, names = tool_names(self.node.port, "/mcp/big", key_value(0, with_tools=True))
         if len(set(names)) < 500:
             raise Failure(f"tools/list of 500 tools names {len(set(names))}: {tools[:300]!r}")
         with open(f"{field.work}/tools.json", "wb") as it:
@@ -145,11 +149,11 @@ class Bench:
 
     # A round: each case by each contender in turn.
 
-    def one(self, case, who, path, *arguments, secs=None, warm=0.4):
+    def one(self, case, who, path, *arguments, keys=None, secs=None, warm=0.4):
         process, port = self.who[who]
         apart = MOVER if who == "althing" else None
         row = load(
-            self.field, process and process.pid, f"http://127.0.0.1:{port}{path}", "--keys", self.keys,
+            self.field, process and process.pid, f"http://127.0.0.1:{port}{path}", "--keys", keys or self.keys,
             "--secs", secs or self.seconds, "--warm", warm, *arguments, apart=apart,
         )
         self.rows[case, who].append(row)
@@ -174,10 +178,10 @@ class Bench:
 
     def tools(self):
         call = ("--mode", "mcp", "--conns", CONNECTIONS, "--tool")
-        self.one("tools/call", "bare", "/mcp", *call, "echo")
-        self.one("tools/call", "althing", "/mcp", *call, "mock-echo")
-        self.one("tools/list", "nginx", "/static/tools.json", "--method", "GET", "--conns", CONNECTIONS)
-        self.one("tools/list", "althing", "/mcp/big", "--mode", "mcplist", "--conns", CONNECTIONS)
+        self.one("tools/call", "bare", "/mcp", *call, "echo", keys=self.tool_keys)
+        self.one("tools/call", "althing", "/mcp", *call, "mock-echo", keys=self.tool_keys)
+        self.one("tools/list", "nginx", "/static/tools.json", "--method", "GET", "--conns", CONNECTIONS, keys=self.tool_keys)
+        self.one("tools/list", "althing", "/mcp/big", "--mode", "mcplist", "--conns", CONNECTIONS, keys=self.tool_keys)
 
     def latency(self):
         """Open loop: requests come when they are due, whatever became of those before."""
