@@ -440,6 +440,46 @@ fn noise_on_the_socket_harms_nobody() {
 }
 
 #[test]
+fn a_request_of_two_lengths_is_the_last_on_its_connection() {
+    run(async {
+        let (upstream, gateway) = start().await;
+        let body = r#"{"model":"up/ok","messages":[{"role":"user","content":"hi"}]}"#;
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer {KEY}");
+        let hidden = format!(
+            "{head}\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        let both = [
+            "content-length: LENGTH\r\ntransfer-encoding: chunked",
+            "transfer-encoding: chunked\r\ncontent-length: LENGTH",
+        ];
+        for framing in both.into_iter().chain(["transfer-encoding: chunked"]) {
+            // What one reader takes for the body has a request of its own in it for the other.
+            for (first, length) in [("0\r\n\r\n", 5 + hidden.len()), (&*chunked, 5)] {
+                let before = upstream.count();
+                let framing = framing.replace("LENGTH", &length.to_string());
+                let mut socket = connect(&gateway, &format!("{head}\r\n{framing}")).await;
+                socket.write_all(format!("{first}{hidden}").as_bytes()).await.expect("written");
+                if framing.contains("content-length") {
+                    let answer = rest(&mut socket).await;
+                    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{framing}: {answer}");
+                    assert!(answer.contains("connection: close"), "{framing}: {answer}");
+                    let is_read_as_chunked = answer.starts_with("HTTP/1.1 200 ");
+                    assert!(answer.starts_with("HTTP/1.1 400 ") || first == chunked, "{answer}");
+                    assert_eq!(upstream.count() - before, usize::from(is_read_as_chunked));
+                } else {
+                    // Without a second length both are answered: what is refused above could be seen.
+                    let answer = rest(&mut socket).await;
+                    assert_eq!(answer.matches("HTTP/1.1 ").count(), 2, "{framing}: {answer}");
+                }
+            }
+        }
+        still_serves(&gateway).await;
+    });
+}
+
+#[test]
 fn depth_without_end_is_refused_in_bounded_time() {
     run(async {
         let (_upstream, gateway) = start().await;

@@ -588,8 +588,7 @@ fn a_reply_is_not_cut_for_money_that_a_call_in_flight_gives_back() {
         let (first, second) = (ask("up/says-60-5", 1_000), ask("up/says-600", 1_200));
         let key = "sk-test-of-says-streams";
         let second = async {
-            crate::support::until("the first runs", async || (upstream.count() == 1).then_some(()))
-                .await;
+            until("the first runs", async || (upstream.count() == 1).then_some(())).await;
             in_time(&gateway, key, &second).await
         };
         let (first, second) = tokio::join!(in_time(&gateway, key, &first), second);

@@ -278,8 +278,69 @@ fn a_page_of_a_listed_origin_may_call_and_others_may_not() {
                 "{origin}"
             );
         }
-        let rebound =
-            gateway.http.get(gateway.at("/healthz")).header("host", "althing.example.com");
-        assert_eq!(gateway.send(rebound).await.status, 403);
+    });
+}
+
+#[test]
+fn a_page_whose_name_was_made_to_point_here_reaches_nothing() {
+    run(async {
+        let upstream = Upstream::start().await;
+        // Nobody needs a key, so that the page's name is all that keeps it out.
+        let gateway = Gateway::start(&(upstream.providers() + "auth: open\n")).await;
+        let port = gateway.url.rsplit(':').next().expect("port");
+        let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } } });
+        let chat = json!({ "model": "up/ok", "messages": [{ "role": "user", "content": "hi" }] });
+        let ask = async |path: &str, body: &serde_json::Value, host: &str, origin: Option<&str>| {
+            let mut request = gateway
+                .http
+                .post(gateway.at(path))
+                .header("host", host)
+                .header("accept", "application/json, text/event-stream")
+                .json(body);
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            gateway.send(request).await
+        };
+        let own = format!("localhost:{port}");
+        for (path, body) in
+            [("/mcp", &hello), ("/v1/chat/completions", &chat), ("/api/keys", &chat)]
+        {
+            for name in [
+                "evil.example.com",
+                "localhost.evil.example.com",
+                "127.0.0.1.nip.io",
+                "10.0.0.1",
+                "",
+            ] {
+                let host = format!("{name}:{port}");
+                // As a browser asks after the name was made to point here: the page's origin is the same host.
+                for origin in [None, Some(format!("http://{host}")), Some("null".to_owned())] {
+                    let answer = ask(path, body, &host, origin.as_deref()).await;
+                    assert_eq!(answer.status, 403, "{path} {host} {origin:?}: {}", answer.text());
+                    assert_eq!(answer.header("access-control-allow-origin"), "");
+                }
+                let answer = ask(path, body, &own, Some(&format!("http://{host}"))).await;
+                assert_eq!(answer.status, 403, "{path} from {host}: {}", answer.text());
+            }
+        }
+        assert_eq!(upstream.count(), 0);
+        for (path, body) in [("/mcp", &hello), ("/v1/chat/completions", &chat)] {
+            for host in [own.clone(), format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+                for origin in [None, Some(format!("http://{host}"))] {
+                    let answer = ask(path, body, &host, origin.as_deref()).await;
+                    assert_eq!(answer.status, 200, "{path} {host} {origin:?}: {}", answer.text());
+                }
+            }
+        }
+        assert_eq!(
+            gateway
+                .send(
+                    gateway.http.get(gateway.at("/healthz")).header("host", "althing.example.com")
+                )
+                .await
+                .status,
+            403
+        );
     });
 }

@@ -189,19 +189,55 @@ fn an_idempotency_key_runs_a_call_once() {
     });
 }
 
+/// How the gateway says that an MCP server is.
+async fn server(gateway: &Gateway, name: &str) -> Value {
+    let status = gateway.admin("GET", "/api/status", None).await.json();
+    let servers = status["mcp_servers"].as_array().cloned().unwrap_or_default();
+    servers.into_iter().find(|it| it["name"] == name).expect("a server of that name")
+}
+
 #[test]
 fn a_server_that_is_down_delays_nobody_and_says_why() {
     run(async {
-        let (_upstream, gateway) = start().await;
-        let status = gateway.admin("GET", "/api/status", None).await.text();
-        assert!(status.contains("gone"), "{status}");
-        assert_eq!(
-            gateway
-                .post("/v1/mcp/tool/execute", ALL, &call("demo-add", r#"{"a":2,"b":40}"#))
-                .await
-                .status,
-            200
+        // Takes connections, as the system does for it, and never answers.
+        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = mute.local_addr().expect("address");
+        let althing = env!("CARGO_BIN_EXE_althing");
+        let yaml = format!(
+            r#"
+mcp_servers:
+  - {{ name: mute, transport: http, url: "http://{address}/mcp" }}
+  - {{ name: gone, transport: stdio, command: ["/no/such/program"] }}
+  - {{ name: demo, transport: stdio, command: ["{althing}", "mcp", "demo-server"] }}
+virtual_keys: [{{ name: all, value: {ALL}, tools: ["*"] }}]
+"#
         );
+        let gateway = Gateway::start(&yaml).await;
+        assert_eq!(gateway.get("/readyz", ALL).await.status, 200);
+        let sum = call("demo-add", r#"{"a":2,"b":40}"#);
+        until("the demo server's tool answers", async || {
+            let answer = gateway.post("/v1/mcp/tool/execute", ALL, &sum).await;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        let waits = server(&gateway, "mute").await;
+        assert_eq!(waits["state"], "connecting", "it was not waited for: {waits}");
+        let error = async |name: &str| {
+            until("it is down and says why", async || {
+                let it = server(&gateway, name).await;
+                let error = it["last_error"].as_str()?.to_owned();
+                (it["state"] == "down").then_some(error)
+            })
+            .await
+        };
+        let gone = error("gone").await;
+        assert!(gone.contains("/no/such/program"), "{gone}");
+        // Now it is there no more, which ends what waits for it.
+        drop(mute);
+        let silent = error("mute").await;
+        assert!(["refused", "reset"].iter().any(|it| silent.contains(it)), "{silent}");
+        let answer = gateway.post("/v1/mcp/tool/execute", ALL, &sum).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
     });
 }
 
