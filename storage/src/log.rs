@@ -168,10 +168,6 @@ impl Tail {
         self.start
     }
 
-    pub(crate) fn held(&self) -> usize {
-        self.held
-    }
-
     pub(crate) fn meta(&self, meta: Meta) -> Option<Bytes> {
         self.meta.get(&meta).cloned()
     }
@@ -244,10 +240,11 @@ impl Tail {
         self.evicted = 0;
     }
 
-    /// Forgets the oldest entry in memory, which must be durable.
-    pub(crate) fn evict_one(&mut self) {
-        // The last one stays, because every restart and every vote asks for it.
-        if self.entries.len() > 1
+    /// Forgets the oldest entries in memory, which must be durable, down to `bytes_max`. The last one stays, however large:
+    /// every restart and every vote asks for it.
+    pub(crate) fn evict(&mut self, bytes_max: usize) {
+        while bytes_max < self.held
+            && 1 < self.entries.len()
             && let Some(entry) = self.entries.pop_front()
         {
             self.held -= entry.len();

@@ -27,9 +27,9 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Version of the frame around an entry and around a meta value.
 const FRAME_VERSION: u16 = 1;
 /// Older entries than these are read from the file.
-const HELD_BYTES_MAX: usize = 8 << 20;
+const HELD_BYTES_MAX: usize = 2 << 20;
 /// redb's own cache. The log is hardly ever read from disk, so it only has to hold the pages being written.
-const CACHE_BYTES: usize = 4 << 20;
+const CACHE_BYTES: usize = 1 << 20;
 /// A file of at least this size is compacted at start if most of it is free.
 const COMPACT_BYTES_MIN: u64 = 64 << 20;
 
@@ -242,9 +242,7 @@ fn load_tail(name: &Arc<str>, db: &Database) -> Result<Tail, Error> {
             ),
             other => other,
         })?;
-        while tail.held() > HELD_BYTES_MAX {
-            tail.evict_one();
-        }
+        tail.evict(HELD_BYTES_MAX);
     }
     Ok(tail)
 }

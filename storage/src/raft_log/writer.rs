@@ -154,13 +154,7 @@ impl Shared {
                 // What is still in the queue is the newest part; it stays in memory as long as it is smaller than the limit.
                 if state.truncations == 0 {
                     let waiting = state.queue_bytes;
-                    while state.tail.held() > HELD_BYTES_MAX.max(waiting.saturating_mul(2)) {
-                        let held = state.tail.held();
-                        state.tail.evict_one();
-                        if state.tail.held() == held {
-                            break;
-                        }
-                    }
+                    state.tail.evict(HELD_BYTES_MAX.max(waiting.saturating_mul(2)));
                 }
             }
             Err(error) => state.failed = Some(error.clone()),
