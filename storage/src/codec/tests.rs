@@ -17,6 +17,20 @@ fn the_checksum_is_the_published_one() {
 }
 
 #[test]
+fn the_checksum_of_eight_bytes_at_a_time_is_that_of_one_bit_at_a_time() {
+    let bytes: Vec<u8> = (0..100_u8).map(|it| it.wrapping_mul(89).wrapping_add(7)).collect();
+    for (from, to) in (0..9).flat_map(|from| (from..bytes.len()).map(move |to| (from, to))) {
+        let part = &bytes[from..to];
+        let slow = part.iter().fold(!0_u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 }
+            })
+        });
+        assert_eq!(crc32c_of(part), !slow, "{from}..{to}");
+    }
+}
+
+#[test]
 fn the_bytes_of_a_frame_are_those_of_version_one() {
     let bytes =
         to_frame(7, &Sample::Named { name: "ab".into(), data: vec![1, 2], inner: None }).unwrap();
