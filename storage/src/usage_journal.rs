@@ -110,10 +110,34 @@ struct Wake {
 
 #[derive(Debug, Default)]
 struct Places {
-    used: Vec<Arc<Place>>,
+    /// By number, but for place 0, which is the file's header.
+    all: Vec<Option<Arc<Place>>>,
     free: Vec<u64>,
-    /// The first place that was never used.
-    next: u64,
+}
+
+impl Places {
+    /// A number that nothing has.
+    fn free(&mut self) -> u64 {
+        self.free.pop().unwrap_or_else(|| {
+            self.all.push(None);
+            self.all.len() as u64
+        })
+    }
+
+    /// Puts `place` at its number, or says that the number is free.
+    fn set(&mut self, number: u64, place: Option<Arc<Place>>) {
+        if place.is_none() {
+            self.free.push(number);
+        }
+        let at = usize::try_from(number - 1).ok();
+        if let Some(it) = at.and_then(|at| self.all.get_mut(at)) {
+            *it = place;
+        }
+    }
+
+    fn used(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.all.iter().flatten()
+    }
 }
 
 struct Place {
@@ -191,10 +215,8 @@ impl Lease {
         }
         self.shared.file.write_all_at(&[0; SLOT_BYTES], slot::offset(self.place.number))?;
         *turn = None;
-        let mut places = self.shared.places.lock();
-        places.used.retain(|it| !Arc::ptr_eq(it, &self.place));
-        places.free.push(self.place.number);
-        drop((places, turn));
+        self.shared.places.lock().set(self.place.number, None);
+        drop(turn);
         self.shared.touch();
         Ok(())
     }
@@ -253,31 +275,20 @@ impl UsageJournal {
     ///
     /// The budget's id is too long, or the disk refused: spend from the lease all the same, if a death may write it off.
     pub fn lease(&self, key: &Key, headroom: u64, charged: Arc<dyn Charged>) -> io::Result<Lease> {
-        let Some(head) = Head::new(key) else {
+        let now = charged.charged().saturating_add(headroom.min(charged.ahead_max()));
+        let Some((head, first)) = Head::first(key, now) else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the id of a budget is too long for the usage journal",
             ));
         };
-        let number = {
-            let mut places = self.shared.places.lock();
-            places.free.pop().unwrap_or_else(|| {
-                places.next += 1;
-                places.next
-            })
-        };
-        let now = charged.charged().saturating_add(headroom.min(charged.ahead_max()));
+        let number = self.shared.places.lock().free();
         let written = AtomicU64::new(now);
         let place =
             Arc::new(Place { number, head, charged, headroom, written, turn: Mutex::new(Some(0)) });
-        let result = self.shared.file.write_all_at(&place.head.first(now), slot::offset(number));
-        let mut places = self.shared.places.lock();
-        if let Err(error) = result {
-            places.free.push(number);
-            return Err(error);
-        }
-        places.used.push(Arc::clone(&place));
-        drop(places);
+        let result = self.shared.file.write_all_at(&first, slot::offset(number));
+        self.shared.places.lock().set(number, result.is_ok().then(|| Arc::clone(&place)));
+        result?;
         self.shared.touch();
         Ok(Lease { shared: Arc::clone(&self.shared), place })
     }
@@ -328,7 +339,7 @@ impl UsageJournal {
     pub fn close(self) -> io::Result<()> {
         self.stop();
         self.shared.round()?;
-        if self.shared.places.lock().used.is_empty() {
+        if self.shared.places.lock().used().next().is_none() {
             return fs::remove_file(&self.shared.path);
         }
         self.shared
@@ -393,7 +404,7 @@ impl Shared {
 
     fn round(&self) -> io::Result<()> {
         let _alone = self.sync.lock();
-        let used = self.places.lock().used.clone();
+        let used: Vec<_> = self.places.lock().used().map(Arc::clone).collect();
         for place in used {
             self.lower(&place)?;
         }

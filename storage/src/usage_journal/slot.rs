@@ -26,9 +26,8 @@ pub(super) fn offset(number: u64) -> u64 {
     number * SLOT_BYTES as u64
 }
 
-/// The part of a place that says what it is of.
+/// The part of a place that says what it is of: what its copies need of it.
 pub(super) struct Head {
-    bytes: [u8; HEAD_BYTES],
     checksum: u32,
 }
 
@@ -46,8 +45,8 @@ pub(super) enum Parsed {
 }
 
 impl Head {
-    /// `None`: the id is too long.
-    pub(super) fn new(key: &Key) -> Option<Self> {
+    /// The head of `key`, and the whole place with its first figure. `None`: the id is too long.
+    pub(super) fn first(key: &Key, charged: u64) -> Option<(Self, [u8; SLOT_BYTES])> {
         let id = key.budget.as_bytes();
         let length = u16::try_from(id.len()).ok().filter(|_| id.len() <= BUDGET_BYTES_MAX)?;
         let mut body = Vec::with_capacity(HEAD_BYTES);
@@ -57,23 +56,16 @@ impl Head {
         body.extend_from_slice(&key.epoch.to_le_bytes());
         body.extend_from_slice(id);
         body.resize(HEAD_BYTES - 4, 0);
-        let checksum = crc32fast::hash(&body);
-        let mut bytes = [0; HEAD_BYTES];
-        let (first, rest) = bytes.split_at_mut(4);
-        first.copy_from_slice(&checksum.to_le_bytes());
-        rest.copy_from_slice(&body);
-        Some(Self { bytes, checksum })
-    }
-
-    /// The whole place with its first figure.
-    pub(super) fn first(&self, charged: u64) -> [u8; SLOT_BYTES] {
+        let head = Self { checksum: crc32fast::hash(&body) };
         let mut bytes = [0; SLOT_BYTES];
-        let (head, copies) = bytes.split_at_mut(HEAD_BYTES);
-        head.copy_from_slice(&self.bytes);
+        let (first, rest) = bytes.split_at_mut(4);
+        first.copy_from_slice(&head.checksum.to_le_bytes());
+        let (rest, copies) = rest.split_at_mut(HEAD_BYTES - 4);
+        rest.copy_from_slice(&body);
         if let Some(copy) = copies.get_mut(..COPY_BYTES) {
-            copy.copy_from_slice(&self.copy(0, charged).1);
+            copy.copy_from_slice(&head.copy(0, charged).1);
         }
-        bytes
+        Some((head, bytes))
     }
 
     /// The copy that turn `turn` writes, and where in the place.
