@@ -1,7 +1,8 @@
 //! The task that reports what was spent, asks for more in time, and gives back what is not used.
 //!
 //! One exchange with the ledger at a time, so figures never overtake each other. Requests
-//! that wait are served at once; everything else goes out every [`REPORT_EVERY`].
+//! that wait are served at once, and what runs short is asked for every [`REPORT_EVERY`]. What was spent goes out with
+//! that, of at most [`REPORTS_MAX`] budgets at a time: on a node with more of them in use each waits for its turn.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ use super::ledger::{Answer, Ask, Batch, BudgetId, Finished, Ledger, LedgerError}
 
 /// How often what was spent is reported.
 pub const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// How many budgets are reported on at a time where nothing is asked for them. A commit of the law holds them all, so this
+/// bounds what the log of a node with many thousand busy budgets grows by.
+pub const REPORTS_MAX: usize = 1_024;
 /// After how long without use a slice goes back.
 pub const IDLE_AFTER: Duration = Duration::from_secs(30);
 /// How long an exchange may take. Its figures are cumulative, so giving up on an answer loses nothing.
@@ -86,6 +90,8 @@ struct Tracked {
     pace: u64,
     used_before: u64,
     busy_at: Instant,
+    /// For how many reports it was not its turn.
+    waited: usize,
 }
 
 struct Retired {
@@ -97,7 +103,7 @@ struct Retired {
 impl Tracked {
     fn new(cell: Arc<BudgetCell>) -> Self {
         let used_before = cell.lease().used();
-        Self { cell, pace: 0, used_before, busy_at: Instant::now() }
+        Self { cell, pace: 0, used_before, busy_at: Instant::now(), waited: 0 }
     }
 
     /// What the node would like to hold.
@@ -117,10 +123,19 @@ impl Tracked {
         if 0 < spent || 0 < lease.reserved() {
             self.busy_at = now;
         }
-        let idle = IDLE_AFTER <= now.saturating_duration_since(self.busy_at);
-        if idle || self.cell.is_exhausted() {
+        self.waited = self.waited.saturating_add(1);
+    }
+
+    /// Gives back what nobody can use.
+    fn give_back(&self, now: Instant) {
+        if self.is_idle(now) || self.cell.is_exhausted() {
             self.cell.give_back_unused();
         }
+    }
+
+    /// Whether the slice does not last.
+    fn is_short(&self, slice: u64) -> bool {
+        self.cell.lease().avail() < slice / 2
     }
 
     fn is_idle(&self, now: Instant) -> bool {
@@ -201,14 +216,26 @@ impl Agent {
     async fn report(&mut self) {
         let (now, wall) = (Instant::now(), self.clock.now());
         let mut asks: Vec<Ask> = Vec::new();
+        // Who has waited for so many reports is among the first who may, so everybody's turn comes.
+        let turn = 1 + self.tracked.len() / REPORTS_MAX;
+        let mut left = REPORTS_MAX;
         for tracked in self.tracked.values_mut() {
             tracked.tick(now);
+            let slice = if tracked.is_idle(now) { 0 } else { tracked.slice() };
+            let is_its_turn = 0 < left && turn <= tracked.waited;
+            if !is_its_turn && !tracked.is_short(slice) {
+                continue;
+            }
+            tracked.waited = 0;
+            tracked.give_back(now);
             let cell = &tracked.cell;
-            let found = cell.asks(if tracked.is_idle(now) { 0 } else { tracked.slice() });
+            let found = cell.asks(slice);
+            let before = asks.len();
             if found.is_empty() && cell.is_over(wall) {
                 asks.push(cell.inquiry());
             }
             asks.extend(found);
+            left = left.saturating_sub(asks.len() - before);
         }
         while !asks.is_empty() {
             let rest = asks.split_off(asks.len().min(BATCH_MAX));

@@ -8,7 +8,7 @@ use althing_domain::time::{Clock, UnixMillis};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{Agent, IDLE_AFTER, Incarnation, REPORT_EVERY};
+use super::{Agent, IDLE_AFTER, Incarnation, REPORT_EVERY, REPORTS_MAX};
 use crate::admit::budget::Denied;
 use crate::admit::ledger::memory::MemoryLedger;
 use crate::admit::ledger::{Answer, Batch, BudgetId, Finished, Ledger, LedgerError, Level, Owner};
@@ -50,6 +50,24 @@ impl Ledger for Flaky {
             }
             Mood::Fine => self.inner.batch(batch).await,
         }
+    }
+
+    async fn finish(&self, finished: Vec<Finished>) -> Result<(), LedgerError> {
+        self.inner.finish(finished).await
+    }
+}
+
+/// A ledger that notes how many asks each batch has.
+struct Counting {
+    inner: MemoryLedger,
+    reports: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl Ledger for Counting {
+    async fn batch(&self, batch: Batch) -> Result<Answer, LedgerError> {
+        self.reports.lock().push(batch.asks.len());
+        self.inner.batch(batch).await
     }
 
     async fn finish(&self, finished: Vec<Finished>) -> Result<(), LedgerError> {
@@ -99,6 +117,52 @@ async fn what_was_spent_is_reported_within_a_quarter_of_a_second() {
     spend(&limits, 120).await.expect("within");
     tokio::time::sleep(REPORT_EVERY * 2).await;
     assert_eq!(ledger.inner.account(&id()).settled, 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_on_many_budgets_take_turns_and_none_is_forgotten() {
+    const COUNT: usize = REPORTS_MAX * 5 / 2;
+    let (cells, signals) = Cells::new();
+    let ledger = Arc::new(Counting {
+        inner: MemoryLedger::new(Duration::from_millis(1)),
+        reports: Mutex::default(),
+    });
+    let budget = Budget {
+        limit_usd: NanoUsd(10_000),
+        period: Period::Total,
+        time_zone: None,
+        mode: BudgetMode::Strict,
+        warn_at: Vec::new(),
+    };
+    let all: Vec<_> = (0..COUNT)
+        .map(|number| {
+            let id = BudgetId::from(format!("virtual-key:{number}:total").as_str());
+            ledger.inner.set_limit(&id, NanoUsd(10_000));
+            let name = Name::from(number.to_string());
+            let owner = Owner { level: Level::VirtualKey, name, provider: None };
+            let budgets = vec![(id.clone(), &budget)];
+            (id, cells.limits_for(&[LevelSpec { owner, budgets, rate: None }]))
+        })
+        .collect();
+    let tasks = Tasks::default();
+    let port: Arc<Counting> = Arc::clone(&ledger);
+    let agent = Agent::new((cells, signals), port, Arc::new(StoppedClock), Incarnation::new(7));
+    tasks.spawn("lease-agent", agent.run(tasks.stop().clone()));
+    for (_, limits) in &all {
+        spend(limits, 10).await.expect("a first slice");
+    }
+    tokio::time::sleep(REPORT_EVERY * 8).await;
+    // Out of the slice that is there, so that nothing is asked for.
+    ledger.reports.lock().clear();
+    for (_, limits) in &all {
+        spend(limits, 10).await.expect("of the slice");
+    }
+    tokio::time::sleep(REPORT_EVERY * 8).await;
+    let most = ledger.reports.lock().iter().copied().max();
+    assert_eq!(most, Some(REPORTS_MAX));
+    for (id, _) in &all {
+        assert_eq!(ledger.inner.account(id).settled, 20, "{id}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
