@@ -117,7 +117,7 @@ pub fn caller(
         return Err(Error::of(Code::KeyExpired));
     }
     match key_view.standing {
-        Standing::Active => Ok(Arc::clone(key_view)),
+        Standing::Active => Ok(key_view),
         Standing::Disabled(what) => Err(Error::new(Code::KeyDisabled, what)),
     }
 }

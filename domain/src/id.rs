@@ -71,6 +71,12 @@ impl Name {
         &self.0
     }
 
+    /// The text, shared.
+    #[must_use]
+    pub fn to_shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// Whether this may name a provider, customer, team or virtual key.
     ///
     /// # Errors

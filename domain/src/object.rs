@@ -37,6 +37,14 @@ pub trait Policy {
     fn secrets(&mut self, visit: &mut dyn FnMut(SecretPath, &mut Secret)) {
         let _ = visit;
     }
+    /// The same, but with the parts that `like` has equal shared with it, so that they are in memory once.
+    fn sharing(self: Arc<Self>, like: &Self) -> Arc<Self>
+    where
+        Self: Sized,
+    {
+        let _ = like;
+        self
+    }
 }
 
 /// That an object names another.
@@ -140,6 +148,15 @@ macro_rules! policy_objects {
             /// None for a valid object: all keys are strings.
             pub fn to_json(&self) -> Result<Value, serde_json::Error> {
                 match self { $(Self::$variant(it) => serde_json::to_value(it)),+ }
+            }
+
+            /// The same as text, written at once.
+            ///
+            /// # Errors
+            ///
+            /// As [`Object::to_json`].
+            pub(crate) fn to_json_text(&self) -> Result<String, serde_json::Error> {
+                match self { $(Self::$variant(it) => serde_json::to_string(it)),+ }
             }
         }
 

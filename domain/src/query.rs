@@ -169,11 +169,8 @@ impl State {
     /// Who refers to an object.
     #[must_use]
     pub fn referrers(&self, kind: Kind, name: &Name) -> Vec<(Kind, Name)> {
-        let first = Kind::ALL.first().copied().unwrap_or(kind);
-        let from = Bound::Included((kind, name.clone(), first, Name::new("")));
-        let all = self.derived.references.range((from, Bound::Unbounded));
-        let of_it = all.take_while(|(k, n, ..)| *k == kind && n == name);
-        of_it.map(|(_, _, kind, name)| (*kind, name.clone())).collect()
+        let referrers = self.derived.references.get(&(kind, name.clone()));
+        referrers.into_iter().flatten().cloned().collect()
     }
 
     /// Who names tools of an MCP server. A pattern that leaves the server open names none.

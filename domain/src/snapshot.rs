@@ -217,7 +217,10 @@ impl State {
             kind::OBJECT => self.restore_row(read::<Row>(number, body)?),
             kind::CREDENTIALS => {
                 let it: Credentials = read(number, body)?;
-                self.set_credentials(&it.key, &it.credentials);
+                // The key's own name, so that it is in memory once.
+                let key = self.tables.virtual_keys.get(it.key.as_str());
+                let name = key.map_or(it.key, |key| key.spec.name.clone());
+                self.set_credentials(&name, &it.credentials);
             }
             kind::ACCOUNT => self.restore_account(read::<Account>(number, body)?),
             kind::INCARNATION => {

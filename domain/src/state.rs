@@ -59,8 +59,8 @@ pub struct State {
 pub(crate) struct Derived {
     /// Whose secret it is.
     pub(crate) by_hash: OrdMap<Digest, Name>,
-    /// (what is referred to, who refers to it).
-    pub(crate) references: OrdSet<(Kind, Name, Kind, Name)>,
+    /// Who refers to what.
+    pub(crate) references: OrdMap<(Kind, Name), OrdSet<(Kind, Name)>>,
     /// Which nodes have an open lease of which budgets.
     pub(crate) open_leases: OrdSet<(u64, BudgetId)>,
 }
@@ -129,14 +129,20 @@ impl State {
     pub(crate) fn link(&mut self, row: &Row) {
         let (kind, name) = (row.object.kind(), row.object.name());
         for it in row.object.policy().references() {
-            self.derived.references.insert((it.kind, it.name, kind, name.clone()));
+            let referrers = self.derived.references.entry((it.kind, it.name)).or_default();
+            referrers.insert((kind, name.clone()));
         }
     }
 
     pub(crate) fn unlink(&mut self, row: &Row) {
         let (kind, name) = (row.object.kind(), row.object.name());
         for it in row.object.policy().references() {
-            self.derived.references.remove(&(it.kind, it.name, kind, name.clone()));
+            let to = (it.kind, it.name);
+            let Some(referrers) = self.derived.references.get_mut(&to) else { continue };
+            referrers.remove(&(kind, name.clone()));
+            if referrers.is_empty() {
+                self.derived.references.remove(&to);
+            }
         }
     }
 

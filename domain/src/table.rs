@@ -75,7 +75,12 @@ impl<T> Table<T> {
 }
 
 impl<T: Policy> Table<T> {
-    pub(crate) fn insert(&mut self, row: Stored<T>) {
+    /// What it has in common with the one created last is shared with that: keys that are made in numbers differ in
+    /// little more than their names.
+    pub(crate) fn insert(&mut self, mut row: Stored<T>) {
+        if let Some((_, last)) = self.order.get_max() {
+            row.spec = row.spec.sharing(&last.spec);
+        }
         let row = Arc::new(row);
         self.rows.insert(row.spec.name().clone(), Arc::clone(&row));
         self.order.insert(row.id, row);

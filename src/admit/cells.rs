@@ -123,11 +123,16 @@ impl Cells {
         self.budgets.lock().get(id).map(Arc::clone)
     }
 
-    /// Takes in how budgets stand in the law: at start, and after each change of them. What callers are told of a budget
-    /// that this node has not spent from comes from here.
-    pub fn seen(&self, views: impl IntoIterator<Item = althing_domain::budget::View>) {
-        for view in views {
-            let Some(cell) = self.budget(&view.id) else { continue };
+    /// Takes in how those of the budgets `ids` that have a cell stand in the law: when the cell is made, and after each
+    /// change of them. What callers are told of a budget that this node has not spent from comes from here.
+    pub fn seen<'i>(
+        &self,
+        ids: impl IntoIterator<Item = &'i BudgetId>,
+        law: impl Fn(&BudgetId) -> Option<althing_domain::budget::View>,
+    ) {
+        for id in ids {
+            let Some(cell) = self.budget(id) else { continue };
+            let Some(view) = law(id) else { continue };
             cell.seen(View {
                 limit: view.limit,
                 settled: view.settled,
@@ -135,6 +140,12 @@ impl Cells {
                 resets_at: view.resets_at,
             });
         }
+    }
+
+    /// As [`Cells::seen`], for every cell there is.
+    pub fn seen_all(&self, law: impl Fn(&BudgetId) -> Option<althing_domain::budget::View>) {
+        let all = self.all_budgets();
+        self.seen(all.iter().map(|it| it.id()), law);
     }
 
     /// How many cells of budgets and of rates there are.

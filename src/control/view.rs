@@ -1,21 +1,28 @@
 //! The law as the request path reads it: compiled once a change, immutable, behind an arc-swap.
 //!
 //! A request takes one [`View`] at its start and keeps it: one request, one policy. Only what a command changed is
-//! compiled anew, so a write costs the same with ten virtual keys and with a hundred thousand.
+//! compiled anew, so a write costs the same with ten virtual keys and with a hundred thousand. A key is compiled when
+//! it is first used, so those that nobody uses cost neither memory nor time at start.
 
 mod key;
 mod provider;
+mod table;
 
 use std::sync::Arc;
 
+use althing_domain::digest::Digest;
 use althing_domain::id::Name;
 use althing_domain::pattern::Pattern;
 use althing_domain::policy;
+use althing_domain::state::State;
 use althing_domain::time::UnixMillis;
 use imbl::HashMap;
 
 pub use key::{KeyProviderView, KeyView, Standing};
 pub use provider::{BuildContext, KeyCell, ProviderView, same_client};
+pub(super) use table::KeyTable;
+
+use super::compile::KeyCompiler;
 
 /// Finds the keyed hash of what a caller shows.
 pub type Hasher = Arc<dyn Fn(&[u8]) -> [u8; 32] + Send + Sync>;
@@ -28,16 +35,15 @@ pub type Credential = (Arc<KeyView>, Option<UnixMillis>);
 pub struct View {
     /// The log index it stands at.
     pub index: u64,
-    /// The log index of the last change of policy: leases and the like do not count.
-    pub policy: u64,
     /// Providers, in the order of their creation.
     pub providers: Arc<Vec<Arc<ProviderView>>>,
     /// Tool groups by name.
     pub groups: HashMap<Name, Arc<policy::ToolGroup>>,
-    /// Names of the customers and teams that are disabled.
-    pub(super) keys: HashMap<[u8; 32], Credential>,
-    /// The hashes under which each key stands in `keys`.
-    pub(super) hashes: HashMap<Name, Vec<[u8; 32]>>,
+    /// The keys that were used since the start, by hash.
+    pub(super) keys: KeyTable,
+    /// The law that it was compiled from, which has the others.
+    pub(super) law: Arc<State>,
+    pub(super) compiler: Arc<KeyCompiler>,
     /// Who calls without a key where that is allowed: everything, unbounded.
     pub anonymous: Arc<KeyView>,
     /// The keyed hash of administrators' keys.
@@ -47,17 +53,27 @@ pub struct View {
 }
 
 impl View {
-    /// The key behind what a caller shows.
+    /// The key behind what a caller shows. One that is used for the first time is compiled from the law as it is by
+    /// now, which may be later than this view.
     #[must_use]
-    pub fn key(&self, shown: &str) -> Option<&Credential> {
-        self.keys.get(&(self.hasher)(shown.as_bytes()))
+    pub fn key(&self, shown: &str) -> Option<Credential> {
+        self.key_of(&(self.hasher)(shown.as_bytes()))
     }
 
     /// A key by its name.
     #[must_use]
-    pub fn key_named(&self, name: &str) -> Option<&Arc<KeyView>> {
-        let hash = self.hashes.get(name)?.first()?;
-        self.keys.get(hash).map(|it| &it.0)
+    pub fn key_named(&self, name: &str) -> Option<Arc<KeyView>> {
+        let current = self.law.credentials(name).first()?;
+        self.key_of(&current.hash.0).map(|it| it.0)
+    }
+
+    fn key_of(&self, hash: &[u8; 32]) -> Option<Credential> {
+        if let Some(found) = self.keys.get(hash) {
+            return Some(found.clone());
+        }
+        // What is nobody's key is found out without a lock: whoever tries keys makes no one wait.
+        self.law.key_by_hash(&Digest(*hash), UnixMillis(0))?;
+        self.compiler.first_use(hash)
     }
 
     /// A provider by its name.

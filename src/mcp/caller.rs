@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::call::{CallError, CallOutcome};
 use super::catalog::ToolEntry;
 use super::inject::Format;
-use super::scope::{Attempt, Filter, Scope, ToolCaller, ToolRequest, failure, reaches};
+use super::scope::{Attempt, Filter, Grants, Scope, ToolCaller, ToolRequest, failure, reaches};
 use crate::admit::{self, Ask, Mono};
 use crate::control::view::{KeyView, Standing, View};
 use crate::error::{Code, Error};
@@ -58,8 +58,12 @@ impl ToolCaller for KeyCaller {
         if self.is_anonymous() { ANONYMOUS } else { self.key.name.as_str() }
     }
 
-    fn law(&self) -> u64 {
-        self.view.policy
+    fn grants(&self) -> Grants {
+        let group = |name: &althing_domain::id::Name| self.view.groups.get(name);
+        Grants {
+            tools: Arc::clone(&self.key.tools),
+            groups: self.key.groups.iter().filter_map(group).map(Arc::clone).collect(),
+        }
     }
 
     fn may_call(&self, policy: &str) -> bool {
@@ -90,7 +94,7 @@ impl ToolCaller for KeyCaller {
         let key = if self.is_anonymous() {
             Arc::clone(&view.anonymous)
         } else {
-            Arc::clone(view.key_named(self.key.name.as_str())?)
+            view.key_named(self.key.name.as_str())?
         };
         let now = self.gateway.clock.now();
         if key.standing != Standing::Active || key.expires_at.is_some_and(|it| it <= now) {

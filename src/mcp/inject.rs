@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::cache::Cache;
 use super::catalog::{Catalog, ToolEntry};
 use super::json::{self, Fields};
-use super::scope::{Filter, Scope};
+use super::scope::{Filter, Grants, Scope};
 use crate::error::{Code, Error};
 
 /// About how many bytes of prepared tools, and of what they are found by, are kept.
@@ -126,11 +126,10 @@ fn joined<'d>(definitions: impl Iterator<Item = &'d str>, format: Format) -> Str
     if format == Format::Gemini { format!(r#"{{"functionDeclarations":[{text}]}}"#) } else { text }
 }
 
-/// For whom tools were prepared.
+/// What prepared tools follow from. Not who asked: keys that may use the same tools share them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PreparedKey {
-    principal: String,
-    law: u64,
+    grants: Grants,
     filter: Arc<Filter>,
     format: Format,
 }
@@ -150,8 +149,7 @@ impl Shelf {
     #[must_use]
     pub fn all_of(&self, scope: &Scope, catalog: &Arc<Catalog>, format: Format) -> Arc<Prepared> {
         let key = PreparedKey {
-            principal: scope.caller().principal().to_owned(),
-            law: scope.caller().law(),
+            grants: scope.caller().grants(),
             filter: Arc::clone(scope.filter()),
             format,
         };
@@ -159,7 +157,7 @@ impl Shelf {
             catalog,
             key,
             |_| Prepared::new(scope, catalog, format),
-            |key, it| key.principal.len() + key.filter.bytes() + it.bytes(),
+            |key, it| key.grants.bytes() + key.filter.bytes() + it.bytes(),
         )
     }
 }

@@ -7,6 +7,7 @@ use althing_domain::policy::ToolGroup;
 use async_trait::async_trait;
 use http::HeaderMap;
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +28,9 @@ pub trait ToolCaller: Send + Sync {
     /// Who it is. Sessions, cursors and idempotency keys are bound to this.
     fn principal(&self) -> &str;
 
-    /// Which law this is. Equal for one principal only where it may do the same: the log index will do.
-    fn law(&self) -> u64;
+    /// All that its answers on tools follow from, as a value: what was made for one caller serves every other whose
+    /// grants are equal.
+    fn grants(&self) -> Grants;
 
     /// Whether it may call the tool that policy calls `server/tool`.
     fn may_call(&self, policy: &str) -> bool;
@@ -56,6 +58,24 @@ pub trait ToolCaller: Send + Sync {
 
     /// Records a call that is not run, and why: an attempt at a tool is known whatever came of it.
     async fn refused(&self, attempt: Attempt, error: &Error);
+}
+
+/// What somebody may do with tools: who has equal ones may do the same. A later law is another value only where it
+/// says something else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Grants {
+    /// The tools, as `server/tool`.
+    pub tools: Arc<[Pattern]>,
+    /// The groups, with what is in them.
+    pub groups: SmallVec<[Arc<ToolGroup>; 2]>,
+}
+
+impl Grants {
+    /// About how many bytes it holds. Some of them others hold as well.
+    pub(crate) fn bytes(&self) -> usize {
+        let groups = self.groups.iter().flat_map(|it| &it.tools);
+        self.tools.iter().chain(groups).map(|it| size_of::<Pattern>() + it.0.len()).sum()
+    }
 }
 
 /// A call that is refused before it can be run, as far as it could be read.

@@ -232,7 +232,7 @@ fn without_value(object: &Object) -> Object {
 }
 
 fn digest(object: &Object) -> Digest {
-    let json = object.to_json().map(|it| it.to_string()).unwrap_or_default();
+    let json = object.to_json_text().unwrap_or_default();
     Digest::of(&[json.as_bytes()])
 }
 

@@ -103,7 +103,11 @@ impl Book {
     fn charge(&mut self, slot: u64, amount: NanoUsd) {
         match self.settled.last_mut() {
             Some((last, sum)) if slot <= *last => *sum = sum.saturating_add(amount),
-            Some(_) | None => self.settled.push((slot, amount)),
+            Some(_) | None => {
+                // Of most budgets there is one, and there are as many budgets as keys: no room for more.
+                self.settled.reserve_exact(1);
+                self.settled.push((slot, amount));
+            }
         }
     }
 
@@ -260,6 +264,7 @@ impl Account {
         let slice = NanoUsd((self.limit.0 / SLICE_OF_LIMIT).min(rest.0 / SLICE_OF_REST / active));
         if self.current.lease_mut(node, incarnation).is_none() {
             self.current.make_room(node, incarnation);
+            self.current.leases.reserve_exact(1);
             self.current.leases.push(Lease::new(node, incarnation));
         }
         let Some(lease) = self.current.lease_mut(node, incarnation).filter(|it| it.is_open())

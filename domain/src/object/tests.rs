@@ -61,3 +61,26 @@ fn every_secret_is_visited_once_and_can_be_sealed() {
     let text = server.to_json().expect("json").to_string();
     assert!(!text.contains("LITERAL") && text.contains("sealed:auth/client_secret"), "{text}");
 }
+
+#[test]
+fn the_text_that_is_signed_is_that_of_the_value() {
+    let key = json!({
+        "name": "k", "team": "t", "providers": [{"name": "p", "models": ["a", "b*"], "budget": {"limit_usd": "0.000000001"}}],
+        "tools": ["s/*"], "tool_groups": ["g"], "rate": {"requests": 18_446_744_073_709_551_615_u64, "per": "7d"},
+        "budget": [{"limit_usd": "1.5", "period": "6h", "mode": "soft", "warn_at": [0.25]}, {"limit_usd": "2"}],
+        "expires_at": "2030-01-01T00:00:00Z", "description": "\u{1f511} \"quoted\"\n"
+    });
+    let server = json!({"name": "s", "transport": "http", "url": "https://x", "headers": {"b": "env:B", "a": "file:/a"}});
+    let others = [
+        (Kind::VirtualKey, key),
+        (Kind::McpServer, server),
+        (Kind::Team, json!({"name": "t", "customer": "c"})),
+        (Kind::Customer, json!({"name": "c", "rate": {"tokens": 5}})),
+        (Kind::ToolGroup, json!({"name": "g", "tools": ["s/*"]})),
+    ];
+    let others = others.map(|(kind, json)| Object::deserialize_as(kind, json).expect("object"));
+    for object in others.iter().chain([&provider()]) {
+        let value = object.to_json().expect("json").to_string();
+        assert_eq!(object.to_json_text().expect("text"), value);
+    }
+}

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -44,7 +45,7 @@ pub enum BudgetMode {
 /// The budgets of one object: one, or a list of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Budgets(pub Vec<Budget>);
+pub struct Budgets(pub Arc<[Budget]>);
 
 impl JsonSchema for Budgets {
     fn schema_name() -> Cow<'static, str> {
@@ -88,7 +89,7 @@ impl<'de> Deserialize<'de> for Budgets {
                 Ok(Vec::new())
             }
         }
-        deserializer.deserialize_any(OneOrMany).map(Self)
+        deserializer.deserialize_any(OneOrMany).map(|it| Self(it.into()))
     }
 }
 

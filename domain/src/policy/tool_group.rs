@@ -9,7 +9,7 @@ use crate::pattern::Pattern;
 use crate::validate::Report;
 
 /// A named set of tools, served as one MCP server at `/mcp/{name}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToolGroup {
     /// Its name: `^[a-zA-Z][a-zA-Z0-9_]{0,31}$`.

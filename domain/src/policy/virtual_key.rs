@@ -1,5 +1,7 @@
 //! A virtual key: what a caller shows, and all that it may do.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,13 +36,13 @@ pub struct VirtualKey {
     pub customer: Option<Name>,
     /// The providers and models it may use.
     #[serde(default)]
-    pub providers: Vec<KeyProvider>,
+    pub providers: Arc<[KeyProvider]>,
     /// The tools it may use, as `server/tool`; `*` stands for any run of characters.
     #[serde(default)]
-    pub tools: Vec<Pattern>,
+    pub tools: Arc<[Pattern]>,
     /// The tool groups it may use.
     #[serde(default)]
-    pub tool_groups: Vec<Name>,
+    pub tool_groups: Arc<[Name]>,
     /// Ceilings on what it may spend.
     #[serde(default)]
     pub budget: Budgets,
@@ -118,6 +120,20 @@ impl Policy for VirtualKey {
         let groups = groups
             .map(|(index, it)| one(format!("tool_groups[{index}]"), Kind::ToolGroup, it.as_str()));
         team.chain(customer).chain(providers).chain(groups).collect()
+    }
+
+    fn sharing(mut self: Arc<Self>, like: &Self) -> Arc<Self> {
+        fn share<T: PartialEq>(mine: &mut Arc<[T]>, theirs: &Arc<[T]>) {
+            if *mine == *theirs {
+                *mine = Arc::clone(theirs);
+            }
+        }
+        let spec = Arc::make_mut(&mut self);
+        share(&mut spec.providers, &like.providers);
+        share(&mut spec.tools, &like.tools);
+        share(&mut spec.tool_groups, &like.tool_groups);
+        share(&mut spec.budget.0, &like.budget.0);
+        self
     }
 
     fn budgets(&self) -> Vec<(BudgetId, &Budget)> {

@@ -203,7 +203,7 @@ impl VirtualKey {
             report.rate(&format!("{path}.rate"), rate.as_ref());
         }
         report.tools("tools", &self.tools);
-        report.unique("tool_groups", &self.tool_groups);
+        report.unique("tool_groups", &*self.tool_groups);
         report.budgets("budget", &self.budget);
         report.rate("rate", self.rate.as_ref());
         if self.default_max_tokens == Some(0) {

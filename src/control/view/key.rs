@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU32;
 use althing_domain::id::Name;
 use althing_domain::pattern::Pattern;
 use althing_domain::time::UnixMillis;
+use smallvec::SmallVec;
 
 use crate::admit::KeyLimits;
 
@@ -34,17 +35,19 @@ pub struct KeyView {
     /// Until when.
     pub expires_at: Option<UnixMillis>,
     /// The providers and models it may use.
-    pub providers: Vec<KeyProviderView>,
+    pub providers: Arc<[KeyProviderView]>,
     /// The tools it may use, as `server/tool`.
-    pub tools: Vec<Pattern>,
+    pub tools: Arc<[Pattern]>,
     /// The groups it may use.
-    pub groups: Vec<Name>,
+    pub groups: Arc<[Name]>,
     /// What a request that names no maximum is taken to ask for.
     pub default_max_tokens: Option<u64>,
     /// The money and rates of it, its team and its customer.
     pub limits: Arc<KeyLimits>,
     /// Its requests in flight on this node. Kept when the key is compiled anew.
     pub in_flight: Arc<AtomicU32>,
+    /// The hashes under which the view has it.
+    pub(in crate::control) hashes: SmallVec<[[u8; 32]; 1]>,
 }
 
 /// A provider that a key may use.
@@ -79,17 +82,18 @@ impl KeyView {
             customer_label: None,
             standing: Standing::Active,
             expires_at: None,
-            providers: vec![KeyProviderView {
+            providers: Arc::from([KeyProviderView {
                 name: Pattern::from("*"),
                 models: vec![Pattern::from("*")],
                 weight: 1,
                 limits: Arc::default(),
-            }],
-            tools: vec![Pattern::from("*")],
-            groups: Vec::new(),
+            }]),
+            tools: Arc::from([Pattern::from("*")]),
+            groups: Arc::default(),
             default_max_tokens: None,
             limits: Arc::default(),
             in_flight: Arc::default(),
+            hashes: SmallVec::new(),
         }
     }
 

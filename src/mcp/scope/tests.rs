@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Attempt, Catalogs, Filter, Names, Scope, ToolCaller, ToolRequest, reaches};
+use super::{Attempt, Catalogs, Filter, Grants, Names, Scope, ToolCaller, ToolRequest, reaches};
 use crate::error::Error;
 use crate::mcp::catalog::{self, Catalog, Offer};
 use crate::mcp::json;
@@ -76,7 +76,6 @@ pub(crate) type Answer = Arc<
 #[derive(Clone)]
 pub(crate) struct FakeCaller {
     pub(crate) name: String,
-    pub(crate) law: u64,
     pub(crate) tools: Vec<Pattern>,
     pub(crate) groups: BTreeMap<String, Arc<ToolGroup>>,
     pub(crate) ran: Arc<Mutex<Vec<String>>>,
@@ -90,7 +89,6 @@ impl FakeCaller {
     pub(crate) fn new(tools: &[&str]) -> Self {
         Self {
             name: "app".to_owned(),
-            law: 7,
             tools: tools.iter().map(|it| Pattern::from(*it)).collect(),
             groups: BTreeMap::new(),
             ran: Arc::default(),
@@ -121,8 +119,11 @@ impl ToolCaller for FakeCaller {
     fn principal(&self) -> &str {
         &self.name
     }
-    fn law(&self) -> u64 {
-        self.law
+    fn grants(&self) -> Grants {
+        Grants {
+            tools: self.tools.as_slice().into(),
+            groups: self.groups.values().map(Arc::clone).collect(),
+        }
     }
     fn may_call(&self, policy: &str) -> bool {
         self.tools.iter().any(|it| it.matches(policy))

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use althing_domain::policy::ToolGroup;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::StatusCode;
@@ -20,7 +21,7 @@ use crate::mcp::cache::Cache;
 use crate::mcp::call::Progress;
 use crate::mcp::catalog::{Catalog, ToolEntry};
 use crate::mcp::json::{self, Fields, is_object};
-use crate::mcp::scope::{Attempt, Filter, Scope, ToolRequest};
+use crate::mcp::scope::{Attempt, Filter, Grants, Scope, ToolRequest};
 use crate::telemetry::probe::{McpOrigin, Origin};
 use crate::telemetry::trace::Parent;
 
@@ -37,20 +38,19 @@ const LIST_PARAMS: &[&str] = &["cursor", "_meta"];
 const CALL_PARAMS: &[&str] = &["name", "arguments", "_meta"];
 const META: &[&str] = &["progressToken"];
 
-/// For whom and of what a list was prepared.
+/// What a list follows from. Not who asked: keys that may use the same tools share it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct ListKey {
-    principal: String,
-    law: u64,
+    grants: Grants,
     filter: Arc<Filter>,
-    group: Option<String>,
+    group: Option<Arc<ToolGroup>>,
     is_plain: bool,
     is_modern: bool,
 }
 
 impl ListKey {
     fn bytes(&self) -> usize {
-        self.principal.len() + self.filter.bytes() + self.group.as_ref().map_or(0, String::len)
+        self.grants.bytes() + self.filter.bytes()
     }
 }
 
@@ -97,10 +97,9 @@ impl McpServer {
     pub(super) fn list(&self, scope: &Scope, revision: Revision) -> Arc<List> {
         let catalog = self.inner.options.catalogs.catalog();
         let key = ListKey {
-            principal: scope.caller().principal().to_owned(),
-            law: scope.caller().law(),
+            grants: scope.caller().grants(),
             filter: Arc::clone(scope.filter()),
-            group: scope.tool_group().map(|it| it.name.as_str().to_owned()),
+            group: scope.tool_group().map(Arc::clone),
             is_plain: scope.is_plain(),
             is_modern: revision.is_modern(),
         };
