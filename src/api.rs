@@ -38,7 +38,13 @@ pub struct Api {
     pub admin: Router,
     /// What this listener serves.
     pub serves: Serves,
+    /// The node's name, as answers say it.
+    pub node: Option<HeaderValue>,
 }
+
+const ALTHING_REQUEST_ID: HeaderName = HeaderName::from_static("x-althing-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const NODE: HeaderName = HeaderName::from_static("x-althing-node");
 
 /// What a listener serves; health and metrics always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +88,16 @@ impl Handler for Api {
 }
 
 impl Api {
+    /// What answers requests of one listener.
+    #[must_use]
+    pub fn new(
+        (gateway, mcp, executor, admin): (&Arc<Gateway>, McpServer, Executor, Router),
+        serves: Serves,
+    ) -> Self {
+        let node = HeaderValue::from_str(&gateway.settings.node).ok();
+        Self { gateway: Arc::clone(gateway), mcp, executor, admin, serves, node }
+    }
+
     async fn route(&self, arrival: Arrival, request: Request<RequestBody>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
@@ -100,11 +116,11 @@ impl Api {
             if parts.method != Method::POST {
                 return self.method_not_allowed(&parts, arrival, "POST");
             }
-            return llm::serve(&self.gateway, arrival, face, &parts, body).await;
+            return Box::pin(llm::serve(&self.gateway, arrival, face, &parts, body)).await;
         }
         match path {
             "/v1/mcp/tool/execute" if parts.method == Method::POST => {
-                mcp::execute(self, arrival, &parts, body).await
+                Box::pin(mcp::execute(self, arrival, &parts, body)).await
             }
             "/v1/mcp/tool/execute" => self.method_not_allowed(&parts, arrival, "POST"),
             _ if is_ops && parts.method != Method::GET && parts.method != Method::HEAD => {
@@ -114,12 +130,13 @@ impl Api {
             "/readyz" => ops::readyz(&self.gateway),
             "/metrics" => ops::metrics(&self.gateway),
             ops::CALLBACK if parts.method == Method::GET => {
-                ops::callback(&self.gateway, parts.uri.query()).await
+                Box::pin(ops::callback(&self.gateway, parts.uri.query())).await
             }
             "/v1/key" => models::own_key(self, arrival, &parts),
             "/" => ops::root(),
             _ if models::is_list(path) => models::list(self, arrival, &parts),
-            _ if mcp::is_mcp(path) => mcp::serve(self, arrival, parts, body).await,
+            // What is long is in a box of its own, so that its size is not moved about with every other request.
+            _ if mcp::is_mcp(path) => Box::pin(mcp::serve(self, arrival, parts, body)).await,
             _ if is_admin => {
                 let mut request = Request::from_parts(parts, axum::body::Body::new(body));
                 request.extensions_mut().insert(admin::RequestId(arrival.id));
@@ -185,11 +202,11 @@ impl Api {
         let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
         let id = arrival.id.hyphenated().encode_lower(&mut buffer);
         if let Ok(id) = HeaderValue::from_str(id) {
-            headers.insert(HeaderName::from_static("x-althing-request-id"), id.clone());
-            headers.insert(HeaderName::from_static("x-request-id"), id);
+            headers.insert(ALTHING_REQUEST_ID, id.clone());
+            headers.insert(REQUEST_ID, id);
         }
-        if let Ok(node) = HeaderValue::from_str(&self.gateway.settings.node) {
-            headers.insert(HeaderName::from_static("x-althing-node"), node);
+        if let Some(node) = &self.node {
+            headers.insert(NODE, node.clone());
         }
     }
 }

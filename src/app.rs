@@ -171,7 +171,7 @@ impl Node {
         let admin = crate::api::admin::router(admin);
         let api = |serves: Serves| {
             let (mcp, executor, admin) = (mcp.clone(), executor.clone(), admin.clone());
-            Arc::new(Api { mcp, executor, admin, gateway: Arc::clone(&gateway), serves })
+            Arc::new(Api::new((&gateway, mcp, executor, admin), serves))
         };
         let admin_address = apart.as_ref().map(|it| it.1);
         let listeners = match apart {

@@ -14,9 +14,8 @@ pub mod stream;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, Response};
-use hyper::body::Incoming;
+use bytes::{Bytes, BytesMut};
+use http::Response;
 
 use crate::admit::Ticket;
 use crate::api::body::Body;
@@ -26,6 +25,7 @@ use crate::gateway::Gateway;
 use crate::route::{Plan, Target};
 use crate::settle::Call;
 use attempt::Tried;
+use egress::Reply;
 use money::Bound;
 use outbound::{Inbound, Outbound};
 
@@ -50,7 +50,7 @@ pub struct Answered<'t> {
     /// What it was sent.
     pub outbound: Outbound,
     /// What it answers.
-    pub response: Response<Incoming>,
+    pub response: Response<Reply>,
 }
 
 impl Run<'_> {
@@ -59,9 +59,9 @@ impl Run<'_> {
     /// # Errors
     ///
     /// What the caller is told. The call is closed by it.
-    pub async fn go(self, mut call: Call) -> Result<Response<Body>, Error> {
+    pub async fn go(&self, mut call: Box<Call>) -> Result<Response<Body>, Error> {
         match self.answer(&mut call).await {
-            Ok((answered, bound)) => reply::deliver(&self, answered, bound, call).await,
+            Ok((answered, bound)) => reply::deliver(self, answered, bound, call).await,
             Err(error) => {
                 self.keep_failure(&mut call, &error);
                 let error = call.told(error);
@@ -172,7 +172,7 @@ fn note_target(run: &Run<'_>, target: &Target, call: &mut Call) {
     call.record.model = Some(Arc::clone(&target.model));
     call.record.stream = run.inbound.stream;
     call.price = money::price(run, target).unwrap_or_default();
-    call.series = Some(run.gateway.metrics.model(&target.provider.label, &target.item));
+    call.series = Some(target.series(&run.gateway.metrics));
 }
 
 /// The whole of an upstream's body, within a bound.
@@ -181,30 +181,45 @@ fn note_target(run: &Run<'_>, target: &Target, call: &mut Call) {
 ///
 /// [`Code::ResultTooLarge`], [`Code::UpstreamFailed`] where it breaks off, [`Code::UpstreamTimeout`].
 pub async fn collect(
-    body: Incoming,
+    mut body: Reply,
     bytes_max: usize,
     within: std::time::Duration,
 ) -> Result<Bytes, Error> {
-    use http_body_util::{BodyExt, LengthLimitError, Limited};
+    use http_body_util::BodyExt;
 
-    let collected = tokio::time::timeout(within, Limited::new(body, bytes_max).collect()).await;
-    match collected {
-        Ok(Ok(it)) => Ok(it.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::new(
-            Code::ResultTooLarge,
-            format!("the upstream's reply is larger than {bytes_max} bytes"),
-        )),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "an upstream's reply broke off");
-            Err(Error::new(Code::UpstreamFailed, "the upstream's reply broke off before its end"))
-        }
-        Err(_) => {
-            Err(Error::new(Code::UpstreamTimeout, "the upstream did not finish its reply in time"))
-        }
+    let too_large = || {
+        let text = format!("the upstream's reply is larger than {bytes_max} bytes");
+        Error::new(Code::ResultTooLarge, text)
+    };
+    if (bytes_max as u64) < http_body::Body::size_hint(&body).lower() {
+        return Err(too_large());
     }
-}
-
-/// A caller's header that decides something, as text.
-pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok()
+    let whole = async {
+        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                tracing::debug!(%error, "an upstream's reply broke off");
+                Error::new(Code::UpstreamFailed, "the upstream's reply broke off before its end")
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes_max < first.len() + rest.len() + data.len() {
+                return Err(too_large());
+            }
+            // One frame is the common case: it is taken as it is, not copied.
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+                continue;
+            }
+            if rest.is_empty() {
+                let known = usize::try_from(http_body::Body::size_hint(&body).lower());
+                rest.reserve(first.len() + data.len() + known.unwrap_or(0));
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    };
+    tokio::time::timeout(within, whole).await.unwrap_or_else(|_| {
+        Err(Error::new(Code::UpstreamTimeout, "the upstream did not finish its reply in time"))
+    })
 }

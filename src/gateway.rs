@@ -106,8 +106,17 @@ impl Arrival {
     /// A request that arrives now.
     #[must_use]
     pub fn now() -> Self {
-        Self { id: Uuid::now_v7(), at: Instant::now() }
+        Self { id: new_id(), at: Instant::now() }
     }
+}
+
+/// A fresh id: a UUID of version 7 (RFC 9562, section 5.7). Its random part is this thread's own generator's, so that
+/// requests share no counter and ask the system for nothing.
+#[must_use]
+pub fn new_id() -> Uuid {
+    let since = crate::clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }
 
 /// A caller's place among its requests in flight; leaving it is its drop.
@@ -170,7 +179,7 @@ impl Gateway {
         arrival: Arrival,
         kind: Kind,
         caller: &KeyView,
-    ) -> Result<Call, Error> {
+    ) -> Result<Box<Call>, Error> {
         let room = self.recorder.room().await.inspect_err(|it| self.refused(it))?;
         let at = self.clock.now().0;
         let mut record =

@@ -41,7 +41,6 @@ const CONNECTIONS_PER_ADDRESS_MAX: u32 = 4096;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Read buffer bound of a connection. Above the header limit of the configuration, so that our own answer names it.
 const BUFFER_SLACK_BYTES: usize = 64 * 1024;
-const HEADERS_MAX: usize = 256;
 
 /// What is called with each request.
 pub trait Handler: Send + Sync + 'static {
@@ -214,7 +213,6 @@ impl<H: Handler> Connection<H> {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(buffer_bytes)
-            .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "connection ended");
@@ -237,8 +235,7 @@ impl<H: Handler> Connection<H> {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(buffer_bytes)
-            .max_headers(HEADERS_MAX);
+            .max_buf_size(buffer_bytes);
         builder
             .http2()
             .timer(TokioTimer::new())

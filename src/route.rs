@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use althing_llm::price::Price;
 use rand::RngExt;
 use smallvec::SmallVec;
 
 use crate::admit::KeyLimits;
-use crate::control::view::{KeyProviderView, KeyView, ProviderView, View};
+use crate::control::view::{KeyProviderView, KeyView, ModelView, ProviderView, View};
 use crate::error::{Code, Error};
+use crate::telemetry::metric::{Metrics, Series};
 
 /// The most targets that one request may name.
 const TARGETS_MAX: usize = 8;
@@ -29,10 +29,10 @@ pub struct Target {
     pub provider: Arc<ProviderView>,
     /// The model as the provider spells it.
     pub model: Arc<str>,
-    /// Its name in metrics: only names that the law or the catalogue has, as callers can make up any number.
-    pub item: Arc<str>,
-    /// What it costs; `None` where nobody knows.
-    pub price: Option<Price>,
+    /// What is known of the model.
+    pub known: Arc<ModelView>,
+    /// Whether the key names the model itself.
+    is_keys_own: bool,
     /// Money and rates of the key at this provider, and of the provider.
     pub limits: Option<Arc<KeyLimits>>,
 }
@@ -124,14 +124,22 @@ fn check_name(name: &str, field: &str) -> Result<(), Error> {
             format_args!("is longer than {MODEL_BYTES_MAX} bytes, which no model's name is"),
         ));
     }
-    let climbs = name.split(['/', '\\']).any(|it| matches!(it, "." | ".."));
-    if climbs || name.chars().any(char::is_control) {
+    // Most names have no dot before or after a slash: looked at more closely only where one may.
+    let may_climb = name.starts_with('.') || name.bytes().any(|it| matches!(it, b'/' | b'\\'));
+    let climbs = may_climb && name.split(['/', '\\']).any(|it| matches!(it, "." | ".."));
+    if climbs || has_control(name) {
         return Err(Error::field(
             field,
             "has `.`, `..` or control characters where no model's name has them",
         ));
     }
     Ok(())
+}
+
+fn has_control(name: &str) -> bool {
+    // Beyond ASCII there are control characters of two bytes.
+    let is_plain = name.bytes().all(|it| it.is_ascii_graphic());
+    !is_plain && name.chars().any(char::is_control)
 }
 
 fn explicit(
@@ -164,16 +172,27 @@ fn explicit(
 }
 
 fn target(provider: &Arc<ProviderView>, rule: &KeyProviderView, model: &str) -> Target {
-    let model = provider.upstream_model(model);
-    // The price alone says nothing: a pattern's fits any number of names.
-    let (price, is_spelt_out) = provider.price_and_name(&model);
-    let is_named = is_spelt_out || rule.names(&model);
+    let known = provider.model(model);
     Target {
-        item: if is_named { Arc::clone(&model) } else { Arc::clone(&provider.unnamed) },
-        price,
+        is_keys_own: !known.is_spelt_out && rule.names(&known.name),
         limits: KeyLimits::joined(&rule.limits, &provider.limits),
         provider: Arc::clone(provider),
-        model,
+        model: Arc::clone(&known.name),
+        known,
+    }
+}
+
+impl Target {
+    /// The target's counters. Only names that the law or the catalogue has become labels, as callers can make up any
+    /// number.
+    #[must_use]
+    pub fn series(&self, metrics: &Metrics) -> Arc<Series> {
+        let label = &self.provider.label;
+        if self.known.is_spelt_out {
+            let kept = self.known.series.get_or_init(|| metrics.model(label, &self.model));
+            return Arc::clone(kept);
+        }
+        metrics.model(label, if self.is_keys_own { &self.model } else { &self.provider.unnamed })
     }
 }
 

@@ -85,7 +85,7 @@ impl Ended {
 }
 
 impl Call {
-    /// Opens a call that began at `started`. `room` is where its record will go.
+    /// Opens a call that began at `started`. `room` is where its record will go. In a box: it is handed from stage to stage.
     #[must_use]
     pub fn open(
         record: Record,
@@ -93,9 +93,9 @@ impl Call {
         room: Room,
         recorder: &Arc<Recorder>,
         metrics: &Arc<Metrics>,
-    ) -> Self {
+    ) -> Box<Self> {
         metrics.in_flight.inc();
-        Self {
+        Box::new(Self {
             record,
             running: None,
             price: Price::default(),
@@ -111,7 +111,7 @@ impl Call {
             recorder: Arc::clone(recorder),
             metrics: Arc::clone(metrics),
             closed: false,
-        }
+        })
     }
 
     /// From here on the call waits for somebody else: time that is not counted as the gateway's own.
@@ -173,7 +173,7 @@ impl Call {
     }
 
     /// Closes it. Money first: a record that cannot be written must not keep money reserved.
-    pub fn close(mut self, ended: &Ended) {
+    pub fn close(mut self: Box<Self>, ended: &Ended) {
         self.finish(ended);
     }
 

@@ -14,9 +14,12 @@ use smallvec::SmallVec;
 use crate::dialect;
 
 mod json;
+mod marks;
 mod rewrite;
 
+pub(crate) use json::members;
 pub use json::{DEPTH_MAX, Kind};
+pub use marks::Marks;
 pub use rewrite::Rewrite;
 
 /// The most top-level fields. Real requests have below 40; the bound keeps the search for duplicates small.
@@ -178,6 +181,7 @@ pub struct Scan {
     stored: bool,
     legacy: bool,
     background: bool,
+    marks: Marks,
 }
 
 /// Fields that name what the vendor keeps, or have it look for more: input that is not in the body.
@@ -203,7 +207,7 @@ pub fn scan(body: &[u8]) -> Result<Scan, Error> {
     }
     let mut found = Scan::default();
     let mut keys: SmallVec<[Cow<'_, str>; 32]> = SmallVec::new();
-    let end = json::members(body, |key, member| {
+    let end = members(body, |key, member| {
         let name = key.decode();
         if keys.contains(&name) {
             return Err(Error::Duplicate { field: name.into_owned() });
@@ -235,6 +239,7 @@ pub fn scan(body: &[u8]) -> Result<Scan, Error> {
         Ok(())
     })?;
     (found.count, found.open, found.close) = (keys.len(), end.open, end.close);
+    found.marks = end.marks;
     found.read(body)?;
     Ok(found)
 }
@@ -294,6 +299,12 @@ impl Scan {
     #[must_use]
     pub fn is_background(&self) -> bool {
         self.background
+    }
+
+    /// Words that stand in it.
+    #[must_use]
+    pub const fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// The list of tools, as written.
@@ -387,7 +398,7 @@ impl Scan {
             return Ok(());
         };
         let mut seen = None;
-        json::members(value, |key, member| {
+        members(value, |key, member| {
             let name = key.decode();
             if same(&name, "include_usage", "stream_options.include_usage")? {
                 if seen.is_some() {
@@ -425,7 +436,7 @@ impl Scan {
             return Ok(());
         };
         let mut seen = [None, None];
-        json::members(value, |key, member| {
+        members(value, |key, member| {
             let name = key.decode();
             for (slot, (spellings, path)) in seen.iter_mut().zip(GENERATION_CONFIG) {
                 if !(same(&name, spellings[0], path)? || same(&name, spellings[1], path)?) {
@@ -464,7 +475,7 @@ fn known(name: &str) -> Result<Option<Field>, Error> {
         if name == known {
             return Ok(Some(field));
         }
-        if folds_to(name, known) {
+        if may_fold(name, known) && folds_to(name, known) {
             return Err(Error::CaseVariant { field: name.to_owned(), known });
         }
     }
@@ -479,6 +490,14 @@ fn same(name: &str, known: &str, path: &'static str) -> Result<bool, Error> {
         return Err(Error::CaseVariant { field: name.to_owned(), known: path });
     }
     Ok(false)
+}
+
+/// Whether the first letters may be one: rules most names out.
+fn may_fold(name: &str, known: &str) -> bool {
+    match (name.as_bytes().first(), known.as_bytes().first()) {
+        (Some(a), Some(b)) => !a.is_ascii() || a.eq_ignore_ascii_case(b),
+        _ => false,
+    }
 }
 
 /// Whether `name` is `known` without regard to case, in the sense of Unicode's simple folding: two letters

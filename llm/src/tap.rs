@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 use smallvec::SmallVec;
 
 use crate::dialect::{Failure, StreamEncoder};
+use crate::scan::{Kind, members};
 use crate::sse;
 use crate::usage::{Usage, wire};
 
@@ -51,10 +52,28 @@ impl Shape {
 pub fn usage_of_reply(shape: Shape, body: &[u8]) -> Option<Usage> {
     match shape {
         // Legacy gateways in front of OpenAI answer in either shape, and the two share no field.
-        Shape::OpenAi | Shape::Responses => read::<OpenAiFrame>(body)?.usage().map(|it| it.usage()),
+        Shape::OpenAi | Shape::Responses => openai_usage(body).map(|it| it.usage()),
         Shape::Anthropic => read::<AnthropicFrame>(body)?.usage().map(|it| it.usage()),
         Shape::Gemini => read::<GeminiFrame>(body)?.usage_metadata.map(|it| it.usage()),
     }
+}
+
+/// Usage where OpenAI and its imitators have it; the rest of the reply is only walked over.
+fn openai_usage(body: &[u8]) -> Option<wire::OpenAi> {
+    let (mut own, mut inner) = (None, None);
+    let walked = members(body, |key, member| {
+        let value = body.get(member.value).unwrap_or_default();
+        match key.raw() {
+            b"usage" if member.kind == Kind::Object => own = wire::OpenAi::read(value),
+            b"response" | b"x_groq" if member.kind == Kind::Object => {
+                inner = inner.take().or_else(|| openai_usage(value));
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+    walked.ok()?;
+    own.or(inner)
 }
 
 /// How far a stream has come.

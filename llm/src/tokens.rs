@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+
+use crate::scan::Marks;
 
 /// A request's fixed overhead beyond its bytes: roles and separators that vendors add.
 const REQUEST_OVERHEAD: u64 = 64;
@@ -24,11 +25,12 @@ const DOCUMENT_TOKENS_PER_BYTE: u64 = 4;
 /// One a byte, which holds for every byte-level tokenizer. Images count by their vendor's bound, be they in the body or
 /// elsewhere: only where they stand as a part of a message and, in the body, begin as an image does. The same
 /// characters in a text or in a call's arguments are text to the model, and count as such. A document's bytes count
-/// fourfold, which is an estimate: one of many empty pages can cost more. Sound counts by its bytes.
+/// fourfold, which is an estimate: one of many empty pages can cost more. Sound counts by its bytes. `marks`: what the
+/// body's scan has seen.
 #[must_use]
-pub fn upper_bound_input(body: &[u8]) -> u64 {
+pub fn upper_bound_input(body: &[u8], marks: Marks) -> u64 {
     let total = REQUEST_OVERHEAD + body.len() as u64;
-    if !may_hold_media(body) {
+    if !marks.may_hold_media() {
         return total;
     }
     match serde_json::from_slice::<Value>(body) {
@@ -89,23 +91,6 @@ impl ToolHead<'_> {
             None => self.name.is_none() && self.function.is_none(),
         }
     }
-}
-
-/// Whether a key may be there that media need. A key may be written in escapes.
-fn may_hold_media(body: &[u8]) -> bool {
-    const KEYS: [&[u8]; 8] = [
-        b"\"image",
-        b"\"source\"",
-        b"\"file",
-        b"\"inline",
-        b"\"input_image\"",
-        b"\"input_file\"",
-        b"\"video",
-        b"\"item_reference\"",
-    ];
-    let escapes_ascii = |at: usize| body.get(at + 4).is_some_and(|it| (b'0'..=b'7').contains(it));
-    KEYS.iter().any(|key| memmem::find(body, key).is_some())
-        || memmem::find_iter(body, b"\\u00").any(escapes_ascii)
 }
 
 /// What media cost, and how many bytes of the body they are.

@@ -236,7 +236,11 @@ impl Bucket {
         let (limit, per_ns) = self.spec()?;
         let busy = self.taken_until.load(Ordering::Relaxed).saturating_sub(now.0);
         let free = per_ns.saturating_sub(busy);
-        let remaining = u128::from(free) * u128::from(limit) / u128::from(per_ns.max(1));
+        // Most fit into 64 bits, whose division is many times as fast.
+        let remaining = match free.checked_mul(limit) {
+            Some(product) => u128::from(product / per_ns.max(1)),
+            None => u128::from(free) * u128::from(limit) / u128::from(per_ns.max(1)),
+        };
         Some(LeftRate {
             limit,
             remaining: u64::try_from(remaining).unwrap_or(limit),
@@ -247,6 +251,9 @@ impl Bucket {
 
 /// How long the bucket needs to refill `amount`, rounded up.
 fn width(amount: u64, limit: u64, per_ns: u64) -> u64 {
+    if let Some(exact) = amount.checked_mul(per_ns) {
+        return exact.div_ceil(limit.max(1));
+    }
     let exact = u128::from(amount) * u128::from(per_ns);
     u64::try_from(exact.div_ceil(u128::from(limit.max(1)))).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,7 @@ use althing_llm::scan;
 use althing_storage::record::Kind;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 
 use super::body::Body;
 use super::face::{Face, Op};
@@ -17,7 +17,7 @@ use crate::control::view::{KeyView, View};
 use crate::error::{Code, Error};
 use crate::execute::money::Clamp;
 use crate::execute::outbound::{Inbound, refusal};
-use crate::execute::{Run, header as text_header, kept};
+use crate::execute::{Run, kept};
 use crate::gateway::{Arrival, Gateway};
 use crate::listen::RequestBody;
 use crate::mcp::caller::tools_for;
@@ -89,7 +89,10 @@ async fn answer(
             call.close(&Ended::Ok(200));
             Ok(json(Response::new(Body::full(answer))))
         }
-        Ok((inbound, plan)) => Run { gateway, caller, inbound, plan, clamp }.go(call).await,
+        Ok((inbound, plan)) => {
+            let run = Run { gateway, caller, inbound, plan, clamp };
+            run.go(call).await
+        }
         Err(error) => {
             kept::failure(gateway.settings.keep_bodies, &mut call, &body, (face.dialect, &error));
             call.close(&Ended::by(&error));
@@ -181,11 +184,11 @@ fn without_key(query: &str) -> String {
     kept.collect::<Vec<_>>().join("&")
 }
 
+const BUDGET: HeaderName = HeaderName::from_static("x-althing-budget");
+
 fn clamp(headers: &HeaderMap) -> Result<Option<Clamp>, Error> {
-    if !headers.contains_key("x-althing-budget") {
-        return Ok(None);
-    }
-    match text_header(headers, "x-althing-budget") {
+    let Some(value) = headers.get(BUDGET) else { return Ok(None) };
+    match value.to_str().ok() {
         Some("clamp") => Ok(Some(Clamp::Allowed)),
         Some("strict") => Ok(Some(Clamp::Forbidden)),
         _ => Err(Error::new(Code::InvalidHeader, "`x-althing-budget` must be `clamp` or `strict`")

@@ -5,6 +5,7 @@
 //! it is first used, so those that nobody uses cost neither memory nor time at start.
 
 mod key;
+mod model;
 mod provider;
 mod table;
 
@@ -19,6 +20,7 @@ use althing_domain::time::UnixMillis;
 use imbl::HashMap;
 
 pub use key::{KeyProviderView, KeyView, Standing};
+pub use model::ModelView;
 pub use provider::{BuildContext, KeyCell, ProviderView, same_client};
 pub(super) use table::KeyTable;
 

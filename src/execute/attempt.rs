@@ -5,11 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use rand::RngExt;
 use smallvec::SmallVec;
 
-use super::egress::SendError;
+use super::egress::{Reply, SendError};
 use super::money::Bound;
 use super::outbound::Outbound;
 use super::retry::{self, Verdict};
@@ -70,7 +69,7 @@ pub async fn target<'t>(
         let sent = exchange(target, &outbound, key, within, call).await;
         let (verdict, error, headers) = match sent {
             Ok(response) if retry::judge(response.status()) == Verdict::Answer => {
-                run.gateway.metrics.attempt(target.provider.name.as_str(), "ok");
+                count_answer(run, target, call);
                 return Tried::Answered(Answered { target, outbound, response });
             }
             // A proxy's word that the reply did not come in time is no word of the vendor's.
@@ -117,6 +116,13 @@ pub async fn target<'t>(
         }
     }
     Tried::Failed(last)
+}
+
+fn count_answer(run: &Run<'_>, target: &Target, call: &Call) {
+    match &call.series {
+        Some(series) => series.attempt_ok(),
+        None => run.gateway.metrics.attempt(target.provider.name.as_str(), "ok"),
+    }
 }
 
 /// Why none of a provider's keys can be used for a model.
@@ -180,7 +186,7 @@ async fn exchange(
     key: Option<&KeyCell>,
     within: Duration,
     call: &mut Call,
-) -> Result<Response<Incoming>, Error> {
+) -> Result<Response<Reply>, Error> {
     let provider = &target.provider;
     let names = (Some(&target.model), key.map(|it| &it.name));
     let passed = call
@@ -208,7 +214,7 @@ async fn send(
     outbound: &Outbound,
     key: Option<&KeyCell>,
     (within, passed): (Duration, Option<Passed>),
-) -> Result<Response<Incoming>, Error> {
+) -> Result<Response<Reply>, Error> {
     let mut request = request(target, outbound, key)?;
     if let Some(passed) = passed {
         request.headers_mut().insert(TRACEPARENT, passed.parent);
@@ -250,8 +256,8 @@ fn request(
     key: Option<&KeyCell>,
 ) -> Result<Request<Full<Bytes>>, Error> {
     let provider = &target.provider;
-    let path = provider.vendor.path(provider.base.text(), &outbound.path, &target.model);
-    let uri = provider.base.join(&path).map_err(|problem| Error::field("model", problem))?;
+    let uri = provider.address(&outbound.path, &target.model);
+    let uri = uri.map_err(|problem| Error::field("model", problem))?;
     let mut request = Request::new(Full::new(outbound.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
@@ -278,7 +284,7 @@ fn append(headers: &mut HeaderMap, more: &[(HeaderName, HeaderValue)]) {
 }
 
 /// An upstream's error, as the caller is told: its own words where they are about the request, none where they are about our credential.
-async fn failure(target: &Target, key: Option<&KeyCell>, response: Response<Incoming>) -> Error {
+async fn failure(target: &Target, key: Option<&KeyCell>, response: Response<Reply>) -> Error {
     let status = response.status();
     let retry_after = retry::retry_after(response.headers());
     let body = super::collect(response.into_body(), FAILURE_BYTES_MAX, FAILURE_WITHIN)

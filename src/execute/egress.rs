@@ -1,10 +1,16 @@
-//! The HTTP client of the data plane: one pool an upstream, over hyper.
+//! The HTTP client of the data plane, over hyper: lanes where an upstream speaks plain HTTP, else a pool an upstream.
 
+pub(crate) mod lanes;
+
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -15,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::trust;
+use lanes::{Busy, Lanes};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const POOL_IDLE: Duration = Duration::from_secs(90);
@@ -58,6 +65,16 @@ pub struct Settings<'a> {
 #[derive(Debug, Clone)]
 pub struct Client {
     pool: Kind,
+    /// For plain HTTP without a proxy between.
+    lanes: Option<Arc<Lanes>>,
+}
+
+/// The body of a reply. What is left of it when it is dropped is not waited for: the connection is closed.
+#[derive(Debug)]
+pub struct Reply {
+    body: Incoming,
+    /// The connection that brings it, where nobody else drives that.
+    lane: Option<Box<Busy>>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,12 +91,13 @@ impl Client {
     /// [`BuildError`] where the settings cannot work.
     pub fn new(settings: &Settings<'_>) -> Result<Self, BuildError> {
         let tls = tls(settings.ca_pem)?;
-        let mut http = HttpConnector::new();
-        http.set_nodelay(true);
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let http = http();
+        let mut lanes = None;
         let pool = match settings.proxy {
-            None => Kind::Direct(pool(https(tls, http))),
+            None => {
+                lanes = Some(Lanes::new(http.clone()));
+                Kind::Direct(pool(https(tls, http)))
+            }
             Some(proxy) => {
                 let proxy: Uri = proxy.parse().map_err(|_| BuildError::Proxy)?;
                 if proxy.host().is_none() || proxy.scheme_str() != Some("http") {
@@ -88,7 +106,7 @@ impl Client {
                 Kind::Proxied(pool(https(tls, Tunnel::new(proxy, http))))
             }
         };
-        Ok(Self { pool })
+        Ok(Self { pool, lanes })
     }
 
     /// A client without TLS, for a provider that cannot be reached anyway.
@@ -100,7 +118,7 @@ impl Client {
             .map(|it| it.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
         #[expect(clippy::expect_used, reason = "the built-in provider speaks TLS 1.3")]
         let tls = tls.expect("TLS 1.3");
-        Self { pool: Kind::Direct(pool(https(tls, HttpConnector::new()))) }
+        Self { pool: Kind::Direct(pool(https(tls, HttpConnector::new()))), lanes: None }
     }
 
     /// Sends a request and waits for the head of its reply.
@@ -108,19 +126,84 @@ impl Client {
     /// # Errors
     ///
     /// [`SendError`] says whether the request can have reached the upstream.
-    pub async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Reply>, SendError> {
+        if let Some(lanes) = &self.lanes
+            && request.uri().scheme() == Some(&Scheme::HTTP)
+        {
+            return lanes.send(request).await;
+        }
         let sent = match &self.pool {
             Kind::Direct(pool) => pool.request(request).await,
             Kind::Proxied(pool) => pool.request(request).await,
         };
-        sent.map_err(|error| {
+        sent.map(|it| it.map(Reply::pooled)).map_err(|error| {
             let text = cause(&error);
             if error.is_connect() { SendError::Connect(text) } else { SendError::Broken(text) }
         })
     }
+}
+
+impl Reply {
+    /// A reply that its connection's own task brings.
+    pub(crate) const fn pooled(body: Incoming) -> Self {
+        Self { body, lane: None }
+    }
+
+    fn driven(body: Incoming, lane: Busy) -> Self {
+        let mut reply = Self { body, lane: Some(Box::new(lane)) };
+        reply.free_lane();
+        reply
+    }
+
+    /// Gives the connection back as soon as the body is over.
+    fn free_lane(&mut self) {
+        if self.body.is_end_stream()
+            && let Some(lane) = self.lane.take()
+        {
+            (*lane).release();
+        }
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self { body, lane } = &mut *self;
+        let Some(driver) = lane else { return Pin::new(body).poll_frame(cx) };
+        let polled = driver.poll_frame(body, cx);
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(_))) => self.free_lane(),
+            Poll::Ready(Some(Err(_))) => self.lane = None,
+            Poll::Ready(None) => {
+                if let Some(lane) = self.lane.take() {
+                    (*lane).release();
+                }
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn http() -> HttpConnector {
+    let mut http = HttpConnector::new();
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    http
 }
 
 /// The innermost cause: the outer ones only say "client error".
@@ -138,13 +221,9 @@ fn cause(error: &dyn std::error::Error) -> String {
 ///
 /// [`BuildError`] where the settings cannot work.
 pub fn connector(ca_pem: Option<&str>) -> Result<HttpsConnector<HttpConnector>, BuildError> {
-    let mut http = HttpConnector::new();
-    http.set_nodelay(true);
-    http.enforce_http(false);
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let tls = tls(ca_pem)?;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    Ok(builder.enable_http2().wrap_connector(http))
+    Ok(builder.enable_http2().wrap_connector(http()))
 }
 
 fn https<C>(tls: ClientConfig, connector: C) -> HttpsConnector<C> {
@@ -185,3 +264,6 @@ fn tls(ca_pem: Option<&str>) -> Result<ClientConfig, BuildError> {
     }
     trust::client(roots).map_err(|it| BuildError::Tls(it.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use althing_domain::money::NanoUsd;
-use althing_llm::catalog;
 use althing_llm::price::Price;
 use althing_llm::scan::Field;
 use althing_llm::tokens;
@@ -153,7 +152,9 @@ impl Bound {
         let input = if is_strict {
             let (scan, body) = (&run.inbound.scan, &run.inbound.body);
             let beside = tokens::upper_bound_beside(scan.tools(body), scan.leans_on_a_store());
-            tokens::upper_bound_input(body).saturating_add(beside).min(context(target))
+            tokens::upper_bound_input(body, scan.marks())
+                .saturating_add(beside)
+                .min(context(target))
         } else {
             estimate
         };
@@ -226,37 +227,29 @@ fn output_cap(run: &Run<'_>, target: Option<&Target>) -> u64 {
 
 /// The most that the model can write, as the catalogue has it.
 fn listed_cap(target: &Target) -> Option<u64> {
-    catalog::find(target.provider.vendor.name, &target.model)?.max_output_tokens
+    target.known.listed?.max_output_tokens
 }
 
 /// The most that the model can read, as the catalogue has it.
 fn context(target: &Target) -> u64 {
-    let listed = catalog::find(target.provider.vendor.name, &target.model);
+    let listed = target.known.listed;
     listed.and_then(|it| it.context_tokens).unwrap_or(u64::MAX)
 }
 
 /// Whether the model may think first, of which vendors show little or nothing in a stream, and bill it all.
 fn thinks(run: &Run<'_>, target: &Target) -> bool {
-    match catalog::find(target.provider.vendor.name, &target.model) {
+    match target.known.listed {
         Some(listed) => listed.capabilities.has("reasoning"),
         // Nobody knows the model; a caller who says how hard it is to think does.
-        None => asks_to_think(&run.inbound.body),
+        None => run.inbound.scan.marks().asks_to_think(),
     }
-}
-
-/// Whether a request speaks of reasoning, in any dialect. Where the words stand in a text, the whole bound is reserved
-/// for no need.
-fn asks_to_think(body: &[u8]) -> bool {
-    const WORDS: [&[u8]; 4] =
-        [b"\"reasoning\"", b"\"reasoning_effort\"", b"\"thinking\"", b"\"thinkingConfig\""];
-    WORDS.iter().any(|it| memchr::memmem::find(body, it).is_some())
 }
 
 /// What the call costs at `target`.
 pub(super) fn price(run: &Run<'_>, target: &Target) -> Option<Price> {
-    let price = target.price?;
+    let price = target.known.price?;
     // Anthropic's only, and rare: where the words stand in a text, the bound is too high, not too low.
-    let keeps_an_hour = memchr::memmem::find(&run.inbound.body, b"\"ttl\"").is_some()
+    let keeps_an_hour = run.inbound.scan.marks().may_cache_longer()
         && memchr::memmem::find(&run.inbound.body, b"\"1h\"").is_some();
     Some(if keeps_an_hour { price.with_hour_cache() } else { price })
 }
@@ -360,7 +353,7 @@ fn least(run: &Run<'_>) -> u64 {
     struct Thinking {
         budget_tokens: Option<u64>,
     }
-    if memchr::memmem::find(&run.inbound.body, b"\"budget_tokens\"").is_none() {
+    if !run.inbound.scan.marks().bounds_thought() {
         return OUTPUT_TOKENS_MIN;
     }
     let body: Option<Body> = serde_json::from_slice(&run.inbound.body).ok();

@@ -67,8 +67,13 @@ pub enum ReplyWay {
 }
 
 /// Headers of the caller's that its own vendor understands and that are nobody's secret.
-const PASSED: [&str; 4] =
-    ["anthropic-version", "anthropic-beta", "openai-beta", "x-stainless-helper-method"];
+const PASSED: [HeaderName; 4] = [
+    ANTHROPIC_VERSION_HEADER,
+    HeaderName::from_static("anthropic-beta"),
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("x-stainless-helper-method"),
+];
+const ANTHROPIC_VERSION_HEADER: HeaderName = HeaderName::from_static("anthropic-version");
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 /// Makes the request for `target`. `max_output`: the most output tokens that money allows, where that bounds the call.
@@ -111,7 +116,7 @@ pub fn prepare(
 /// Whether a body in the vendor's own dialect holds what this vendor refuses.
 fn must_translate(inbound: &Inbound<'_>, vendor: &Vendor) -> bool {
     match inbound.op {
-        Op::Chat => vendor.quirks().must_translate(&inbound.body),
+        Op::Chat => vendor.quirks().must_translate(&inbound.scan),
         Op::Messages | Op::Responses => has_foreign_seal(inbound),
         Op::Generate
         | Op::StreamGenerate
@@ -134,6 +139,9 @@ fn has_foreign_seal(inbound: &Inbound<'_>) -> bool {
         ("openai_responses", b"\"openai_responses:"),
     ];
     const PLACES: [&[u8]; 3] = [b"\"signature\"", b"\"encrypted_content\"", b"\"data\""];
+    if !inbound.scan.marks().may_hold_seals() {
+        return false;
+    }
     let (own, body) = (inbound.op.dialect(), &inbound.body);
     // Documents have `data` too.
     let redacts = memchr::memmem::find(body, b"\"redacted_thinking\"").is_some();
@@ -257,13 +265,13 @@ fn bound_output(inbound: &Inbound<'_>, vendor: &Vendor, most: u64, rewrite: &mut
 fn passed(inbound: &Inbound<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers: Vec<_> = PASSED
         .iter()
-        .filter_map(|name| {
-            Some((HeaderName::from_static(name), inbound.headers.get(*name)?.clone()))
-        })
+        .filter_map(|name| Some((name.clone(), inbound.headers.get(name)?.clone())))
         .collect();
-    let version = HeaderName::from_static("anthropic-version");
-    if inbound.op.dialect() == "anthropic" && !headers.iter().any(|it| it.0 == version) {
-        headers.push((version, HeaderValue::from_static(ANTHROPIC_VERSION)));
+    if inbound.op.dialect() == "anthropic"
+        && !headers.iter().any(|it| it.0 == ANTHROPIC_VERSION_HEADER)
+    {
+        let version = HeaderValue::from_static(ANTHROPIC_VERSION);
+        headers.push((ANTHROPIC_VERSION_HEADER, version));
     }
     headers
 }
@@ -280,8 +288,7 @@ fn translated(
         request.max_tokens = max_output;
     } else if request.max_tokens.is_none() && upstream.name() == "anthropic" {
         // Anthropic will have one: the model's own.
-        let listed = althing_llm::catalog::find(target.provider.vendor.name, &target.model);
-        request.max_tokens = listed.and_then(|it| it.max_output_tokens);
+        request.max_tokens = target.known.listed.and_then(|it| it.max_output_tokens);
     }
     let wire = upstream.encode_request(&request).map_err(refusal)?;
     let headers = wire.headers.into_iter().filter_map(|(name, value)| {

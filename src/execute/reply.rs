@@ -11,8 +11,8 @@ use althing_llm::tap::{self, Shape, Tap};
 use althing_llm::usage::Usage;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use hyper::body::Incoming;
 
+use super::egress::Reply;
 use super::money::Bound;
 use super::outbound::{ReplyWay, refusal};
 use super::stream::{Array, Parts, PassBody, Translation, Way};
@@ -24,6 +24,12 @@ use crate::settle::{Call, Ended};
 
 /// The largest reply that is taken whole.
 const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const PROVIDER: HeaderName = HeaderName::from_static("x-althing-provider");
+const MODEL: HeaderName = HeaderName::from_static("x-althing-model");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-althing-attempts");
+const MAX_OUTPUT: HeaderName = HeaderName::from_static("x-althing-max-output");
+const DROPPED: HeaderName = HeaderName::from_static("x-althing-dropped");
 
 /// How much a header says of what was dropped.
 const DROPPED_BYTES_MAX: usize = 1024;
@@ -37,7 +43,7 @@ pub async fn deliver(
     run: &Run<'_>,
     answered: Answered<'_>,
     bound: Bound,
-    mut call: Call,
+    mut call: Box<Call>,
 ) -> Result<Response<Body>, Error> {
     let headers = headers(&answered, &bound, &call);
     let is_stream = run.inbound.stream && is_event_stream(answered.response.headers());
@@ -175,7 +181,7 @@ fn stream(
     answered: Answered<'_>,
     bound: Bound,
     mut headers: HeaderMap,
-    mut call: Call,
+    mut call: Box<Call>,
 ) -> Response<Body> {
     let status = answered.response.status();
     let context = context(run, &call, &answered.outbound.aliases);
@@ -184,7 +190,7 @@ fn stream(
     let passes = matches!(way, Way::Pass { .. });
     // From here on the caller's connection and the upstream set the pace.
     call.pause();
-    let upstream: Incoming = answered.response.into_body();
+    let upstream: Reply = answered.response.into_body();
     let parts = Parts {
         upstream,
         way,
@@ -238,28 +244,32 @@ fn way(run: &Run<'_>, answered: &Answered<'_>) -> Way {
 /// What the answer says of its way.
 fn headers(answered: &Answered<'_>, bound: &Bound, call: &Call) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
-    let mut put = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
+    let mut put = |name: HeaderName, value: HeaderValue| {
+        headers.insert(name, value);
     };
-    put("x-althing-provider", &answered.target.provider.label);
-    put("x-althing-model", &answered.target.model);
-    let mut attempts = String::new();
-    // Writing a number into a string cannot fail.
-    let _ = write!(attempts, "{}", call.record.attempts);
-    put("x-althing-attempts", &attempts);
-    if let Some(most) = bound.max_output {
-        put("x-althing-max-output", &most.to_string());
+    put(PROVIDER, answered.target.provider.shown.clone());
+    if let Some(shown) = &answered.target.known.shown {
+        put(MODEL, shown.clone());
     }
-    if !answered.outbound.dropped.is_empty() {
-        put("x-althing-dropped", &dropped(&answered.outbound.dropped));
+    let attempts = match call.record.attempts {
+        1 => HeaderValue::from_static("1"),
+        more => more.into(),
+    };
+    put(ATTEMPTS, attempts);
+    if let Some(most) = bound.max_output {
+        put(MAX_OUTPUT, most.into());
+    }
+    let dropped = &answered.outbound.dropped;
+    if !dropped.is_empty()
+        && let Ok(names) = HeaderValue::from_str(&shown(dropped))
+    {
+        put(DROPPED, names);
     }
     headers
 }
 
 /// The names of what was dropped, as many as fit, in letters that a header may have. Some are the caller's own.
-fn dropped(names: &[String]) -> String {
+fn shown(names: &[String]) -> String {
     let mut text = String::new();
     for (at, name) in names.iter().enumerate() {
         if DROPPED_BYTES_MAX < text.len() + name.len() {

@@ -17,9 +17,9 @@ use althing_llm::tap::{Progress, Tap};
 use althing_llm::usage::Usage;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::egress::Reply;
 use super::kept;
 use super::money::Bound;
 use crate::admit::Running;
@@ -86,13 +86,13 @@ impl Array {
 /// What a stream is made of.
 pub struct Parts {
     /// The upstream's body.
-    pub upstream: Incoming,
+    pub upstream: Reply,
     /// How its bytes get to the caller.
     pub way: Way,
     /// Writes endings in the caller's dialect (and, for a translation, everything).
     pub encoder: Box<dyn StreamEncoder>,
     /// The call.
-    pub call: Call,
+    pub call: Box<Call>,
     /// Input tokens as reserved, for the metered estimate.
     pub input_estimate: u64,
     /// What was reserved for it.

@@ -118,6 +118,8 @@ pub struct Series {
     cached_input: IntCounter,
     output: IntCounter,
     cost_nano_usd: IntCounter,
+    /// Attempts that were answered, at a provider.
+    attempts_ok: IntCounter,
 }
 
 /// How a call ended, for its counter.
@@ -142,6 +144,11 @@ impl Series {
             Ending::Refused => self.refused.inc(),
             Ending::Cancelled => self.cancelled.inc(),
         }
+    }
+
+    /// Counts an attempt that was answered.
+    pub fn attempt_ok(&self) {
+        self.attempts_ok.inc();
     }
 
     /// Adds what a call used.
@@ -284,6 +291,11 @@ impl Metrics {
             cached_input,
             output,
             cost_nano_usd: self.cost.with_label_values(&[target, item]),
+            attempts_ok: if is_model && target != NONE {
+                self.attempts.with_label_values(&[target, "ok"])
+            } else {
+                unused("attempts")
+            },
         }
     }
 

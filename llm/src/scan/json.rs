@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Error;
+use super::marks::Marks;
 
 /// How deep objects and arrays may stand in each other, the outermost included.
 pub const DEPTH_MAX: u32 = 128;
@@ -27,33 +28,40 @@ pub enum Kind {
 
 /// A field's name as written, without its quotes.
 #[derive(Clone, Copy)]
-pub(super) struct Key<'a>(&'a [u8]);
+pub(crate) struct Key<'a>(&'a [u8]);
 
 impl<'a> Key<'a> {
+    /// As written.
+    pub(crate) const fn raw(self) -> &'a [u8] {
+        self.0
+    }
+
     pub(super) fn decode(self) -> Cow<'a, str> {
         unescape(self.0)
     }
 }
 
 /// A field of an object.
-pub(super) struct Member {
+pub(crate) struct Member {
     pub(super) member: Range<usize>,
-    pub(super) value: Range<usize>,
-    pub(super) kind: Kind,
+    pub(crate) value: Range<usize>,
+    pub(crate) kind: Kind,
 }
 
 /// Where an object's inside begins and ends.
-pub(super) struct Ends {
+pub(crate) struct Ends {
     pub(super) open: usize,
     pub(super) close: usize,
+    /// What was seen between.
+    pub(super) marks: Marks,
 }
 
 /// Walks the fields of the object that `body` is, nothing but white space around it.
-pub(super) fn members<'a>(
+pub(crate) fn members<'a>(
     body: &'a [u8],
     mut each: impl FnMut(Key<'a>, Member) -> Result<(), Error>,
 ) -> Result<Ends, Error> {
-    let mut cursor = Cursor { body, at: 0 };
+    let mut cursor = Cursor { body, at: 0, marks: Marks::default() };
     cursor.space();
     match cursor.peek() {
         Some(b'{') => cursor.at += 1,
@@ -87,7 +95,7 @@ pub(super) fn members<'a>(
     let close = cursor.at;
     cursor.at += 1;
     cursor.end()?;
-    Ok(Ends { open, close })
+    Ok(Ends { open, close, marks: cursor.marks })
 }
 
 /// Walks the items of the array that `body` is, nothing but white space around it.
@@ -95,7 +103,7 @@ pub(super) fn items<'a>(
     body: &'a [u8],
     mut each: impl FnMut(&'a [u8], Kind) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut cursor = Cursor { body, at: 0 };
+    let mut cursor = Cursor { body, at: 0, marks: Marks::default() };
     cursor.space();
     cursor.expect(b'[', "expected `[`")?;
     cursor.space();
@@ -127,6 +135,7 @@ pub(super) fn text(raw: &[u8]) -> Cow<'_, str> {
 struct Cursor<'a> {
     body: &'a [u8],
     at: usize,
+    marks: Marks,
 }
 
 impl<'a> Cursor<'a> {
@@ -249,31 +258,48 @@ impl<'a> Cursor<'a> {
 
     fn string(&mut self) -> Result<(), Error> {
         self.at += 1;
+        let from = self.at;
         loop {
             let rest = self.body.get(self.at..).unwrap_or_default();
-            let Some(length) = memchr::memchr2(b'"', b'\\', rest) else {
-                self.at = self.body.len();
-                return self.fail("a string does not end");
+            // Most strings are short: calling a search costs more than looking.
+            self.at += match near(rest) {
+                Some(length) => length,
+                None => self.far(rest)?,
             };
-            let plain = rest.get(..length).unwrap_or_default();
-            // No early exit, so that the compiler can look at many bytes at once.
-            if plain.iter().fold(false, |bad, it| bad | (*it < 0x20)) {
-                return self.fail("a string has a control character; write it as an escape");
+            match self.peek() {
+                Some(b'"') => {
+                    self.marks.note(self.body.get(from..self.at).unwrap_or_default());
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.escape()?,
+                _ => return self.fail("a string has a control character; write it as an escape"),
             }
-            self.at += length;
-            if self.peek() == Some(b'"') {
-                self.at += 1;
-                return Ok(());
-            }
-            self.escape()?;
         }
+    }
+
+    /// How many bytes of plain text stand before the next quote or escape.
+    fn far(&mut self, rest: &[u8]) -> Result<usize, Error> {
+        let Some(length) = memchr::memchr2(b'"', b'\\', rest) else {
+            self.at = self.body.len();
+            return self.fail("a string does not end");
+        };
+        let plain = rest.get(..length).unwrap_or_default();
+        // No early exit, so that the compiler can look at many bytes at once.
+        if plain.iter().fold(false, |bad, it| bad | (*it < 0x20)) {
+            return self.fail("a string has a control character; write it as an escape");
+        }
+        Ok(length)
     }
 
     fn escape(&mut self) -> Result<(), Error> {
         match self.body.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
             Some(b'u') => match self.body.get(self.at + 2..self.at + 6) {
-                Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => self.at += 6,
+                Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => {
+                    self.marks.escape(digits);
+                    self.at += 6;
+                }
                 _ => return self.fail("`\\u` needs four hexadecimal digits"),
             },
             _ => return self.fail("unknown escape in a string"),
@@ -323,6 +349,24 @@ impl<'a> Cursor<'a> {
         self.digits();
         if self.at == from { self.fail("malformed number") } else { Ok(()) }
     }
+}
+
+/// Where the first byte stands that is no plain text of a string (a quote, a backslash, a control character), if it is
+/// near. Looks at eight bytes at once: in each mask the lowest bit that is set is right, those above it may not be.
+fn near(bytes: &[u8]) -> Option<usize> {
+    const WORDS: usize = 4;
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let below = |word: u64, least: u64| word.wrapping_sub(ONES * least) & !word & HIGH;
+    for (at, word) in bytes.chunks_exact(8).take(WORDS).enumerate() {
+        let word = u64::from_le_bytes(<[u8; 8]>::try_from(word).unwrap_or_default());
+        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        let found = below(word, 0x20) | is(b'"') | is(b'\\');
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    None
 }
 
 /// The text of a checked string's inside. A surrogate without its partner becomes U+FFFD.

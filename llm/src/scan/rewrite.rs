@@ -99,8 +99,9 @@ impl<'s> Rewrite<'s> {
             if !added.is_empty() {
                 added.push(b',');
             }
-            added.extend_from_slice(format!("\"{}\":", field.name()).as_bytes());
-            added.extend_from_slice(json);
+            for part in [b"\"", field.name().as_bytes(), b"\":", json] {
+                added.extend_from_slice(part);
+            }
         };
         for (field, json) in &self.set {
             match self.scan.span(*field) {

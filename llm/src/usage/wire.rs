@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::Usage;
+use crate::scan::members;
 
 /// A count of tokens, whatever a vendor made of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,6 +71,37 @@ struct OutputDetails {
 }
 
 impl OpenAi {
+    /// Reads it from JSON text: what is written as vendors write it at once, anything else with more patience.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        Self::read_plain(text).or_else(|| serde_json::from_slice(text).ok())
+    }
+
+    /// `None` where a count is no plain whole number.
+    fn read_plain(text: &[u8]) -> Option<Self> {
+        let mut all = Self::default();
+        each(text, |name, value| {
+            let count = match name {
+                b"prompt_tokens" => &mut all.prompt_tokens,
+                b"completion_tokens" => &mut all.completion_tokens,
+                b"total_tokens" => &mut all.total_tokens,
+                b"prompt_cache_hit_tokens" => &mut all.prompt_cache_hit_tokens,
+                b"cached_tokens" => &mut all.cached_tokens,
+                b"input_tokens" => &mut all.input_tokens,
+                b"output_tokens" => &mut all.output_tokens,
+                b"prompt_tokens_details" => return all.prompt_tokens_details.read_plain(value),
+                b"input_tokens_details" => return all.input_tokens_details.read_plain(value),
+                b"completion_tokens_details" => {
+                    return all.completion_tokens_details.read_plain(value);
+                }
+                b"output_tokens_details" => return all.output_tokens_details.read_plain(value),
+                _ => return Some(()),
+            };
+            *count = plain(value)?;
+            Some(())
+        })?;
+        Some(all)
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         let input = self.prompt_tokens.0.max(self.input_tokens.0);
         let mut output = self.completion_tokens.0.max(self.output_tokens.0);
@@ -106,6 +138,49 @@ impl OpenAi {
             reasoning: reasoning.min(output),
         }
     }
+}
+
+impl InputDetails {
+    fn read_plain(&mut self, text: &[u8]) -> Option<()> {
+        each(text, |name, value| {
+            let count = match name {
+                b"cached_tokens" => &mut self.cached_tokens,
+                b"cache_write_tokens" => &mut self.cache_write_tokens,
+                b"cache_creation_tokens" => &mut self.cache_creation_tokens,
+                _ => return Some(()),
+            };
+            *count = plain(value)?;
+            Some(())
+        })
+    }
+}
+
+impl OutputDetails {
+    fn read_plain(&mut self, text: &[u8]) -> Option<()> {
+        each(text, |name, value| {
+            if name == b"reasoning_tokens" {
+                self.reasoning_tokens = plain(value)?;
+            }
+            Some(())
+        })
+    }
+}
+
+/// Calls `take` with each field of an object; `None` as soon as it gives that, or where there is no object.
+fn each(text: &[u8], mut take: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Option<()> {
+    let mut is_plain = true;
+    let walked = members(text, |key, member| {
+        let value = text.get(member.value).unwrap_or_default();
+        is_plain = is_plain && take(key.raw(), value).is_some();
+        Ok(())
+    });
+    (walked.is_ok() && is_plain).then_some(())
+}
+
+/// A count that is written in digits.
+fn plain(text: &[u8]) -> Option<Count> {
+    let digits = (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    digits.then(|| Count(text.iter().fold(0, |sum, it| sum * 10 + u64::from(it - b'0'))))
 }
 
 /// Anthropic's. A stream says it in two parts; a field of the second that is there replaces the first's.

@@ -1,19 +1,18 @@
 //! A provider, compiled: where it is, how it is spoken to, and what it costs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use althing_domain::id::Name;
-use althing_domain::pattern::{self, Pattern};
+use althing_domain::pattern::Pattern;
 use althing_domain::policy::{self, ModelPrice};
 use althing_domain::secret::Secret;
-use althing_llm::catalog;
-use althing_llm::price::Price;
 use althing_llm::provider::{Auth, Vendor};
 use http::{HeaderName, HeaderValue, Uri};
 use secrecy::ExposeSecret;
 
+use super::model::Models;
 use crate::admit::KeyLimits;
 use crate::execute::egress::{Client, Settings};
 use crate::secret::Resolver;
@@ -26,6 +25,8 @@ pub struct ProviderView {
     pub name: Name,
     /// The same, for records.
     pub label: Arc<str>,
+    /// The same, as answers say it.
+    pub shown: HeaderValue,
     /// What metrics call models here that nobody but a caller has named.
     pub unnamed: Arc<str>,
     /// What it is: dialect and quirks.
@@ -52,6 +53,11 @@ pub struct ProviderView {
     pub limits: Arc<KeyLimits>,
     /// Its connections.
     pub client: Client,
+    /// What is known of models here.
+    pub(super) models: OnceLock<Models>,
+    pub(super) catalogued: OnceLock<bool>,
+    /// Whole addresses of the operations whose path is the same for every model.
+    pub(super) addresses: [OnceLock<Uri>; FIXED_PATHS.len()],
     /// Where it is, as traces say it.
     pub peer: Arc<Peer>,
 }
@@ -75,6 +81,9 @@ pub struct KeyCell {
     /// The header that shows it; `None` where the secret cannot be had.
     pub header: Option<(HeaderName, HeaderValue)>,
 }
+
+/// Paths of operations that name no model.
+const FIXED_PATHS: [&str; 4] = ["/chat/completions", "/messages", "/responses", "/embeddings"];
 
 /// What compiling needs from outside.
 pub struct BuildContext<'a> {
@@ -148,6 +157,9 @@ impl ProviderView {
         Self {
             name: spec.name.clone(),
             label: Arc::from(spec.name.as_str()),
+            // Names are ASCII letters, digits and dashes.
+            shown: HeaderValue::from_str(spec.name.as_str())
+                .unwrap_or_else(|_| HeaderValue::from_static("provider")),
             unnamed: Arc::from(OTHER),
             vendor,
             peer: Arc::new(Peer::new(vendor.name, base.text())),
@@ -171,6 +183,9 @@ impl ProviderView {
             broken,
             limits: context.limits,
             client,
+            models: OnceLock::new(),
+            catalogued: OnceLock::new(),
+            addresses: Default::default(),
         }
     }
 
@@ -180,36 +195,24 @@ impl ProviderView {
         self.aliases.get(model).map_or_else(|| Arc::from(model), Arc::clone)
     }
 
-    /// What a model costs here: this provider's own price, else the catalogue's, `None` where nobody knows; and whether
-    /// the provider's settings or the catalogue name the model itself, and not only a pattern that fits it.
-    #[must_use]
-    pub fn price_and_name(&self, model: &str) -> (Option<Price>, bool) {
-        if let Some(own) = self.prices.get(model) {
-            return (Some(Price::from(*own)), true);
+    /// The address of an operation: `path` is below the base URL, as the dialect has it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, where base and path do not make a URL.
+    pub fn address(&self, path: &str, model: &str) -> Result<Uri, String> {
+        let fixed = FIXED_PATHS.iter().position(|it| *it == path);
+        let kept = fixed.and_then(|it| self.addresses.get(it));
+        if let Some(address) = kept.and_then(OnceLock::get) {
+            return Ok(address.clone());
         }
-        let listed = catalog::find(self.vendor.name, model);
-        let fitting = || self.has_price_patterns.then(|| pattern::longest(&self.prices, model))?;
-        let price = fitting().copied().map(Price::from).or_else(|| listed?.price);
-        let is_named = listed.is_some()
-            || self.aliases.values().any(|it| **it == *model)
-            || self.keys.iter().any(|it| it.models.iter().any(|pattern| pattern.0 == model));
-        (price, is_named)
-    }
-
-    /// Whether this provider is known to serve the model: by an alias, a price, a key that names it, or the catalogue.
-    #[must_use]
-    pub fn knows(&self, model: &str) -> bool {
-        let named = |it: &KeyCell| it.models.iter().any(|p| p.0 != "*" && p.matches(model));
-        self.aliases.contains_key(model)
-            || self.prices.contains_key(model)
-            || self.keys.iter().any(named)
-            || catalog::find(self.vendor.name, model).is_some()
-    }
-
-    /// Whether the catalogue has any models of this vendor, so that not being there means something.
-    #[must_use]
-    pub fn is_catalogued(&self) -> bool {
-        catalog::has_vendor(self.vendor.name)
+        let whole = self.vendor.path(self.base.text(), path, model);
+        let address = self.base.join(&whole)?;
+        // Azure has the model in its paths.
+        if let Some(kept) = kept.filter(|_| whole == path) {
+            let _ = kept.set(address.clone());
+        }
+        Ok(address)
     }
 }
 

@@ -8,13 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{LINE_BYTES_MAX, Outgoing};
-use crate::execute::egress::{Client, Settings};
+use crate::execute::egress::{Client, Reply, Settings};
 use crate::mcp::server::{collect_marks, primitive};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -99,7 +98,7 @@ impl Link {
         self.shaken(response, message.id.as_deref().unwrap_or("null")).await
     }
 
-    async fn shaken(&self, response: Response<Incoming>, id: &str) -> Result<String, Failure> {
+    async fn shaken(&self, response: Response<Reply>, id: &str) -> Result<String, Failure> {
         let session = response.headers().get(SESSION_ID).cloned();
         let (sender, mut lines) = mpsc::channel(16);
         self.pass(response, id, &sender).await?;
@@ -210,7 +209,7 @@ impl Link {
         builder
     }
 
-    async fn post(&self, message: &Outgoing) -> Result<Response<Incoming>, Failure> {
+    async fn post(&self, message: &Outgoing) -> Result<Response<Reply>, Failure> {
         if let Some(version) = &message.version {
             let mut state = self.state.lock();
             state.is_modern = "2026-07-28" <= version.as_str();
@@ -264,7 +263,7 @@ impl Link {
     /// Passes a whole reply, whatever form it has; one that is none becomes an error that answers `id`.
     async fn pass(
         &self,
-        response: Response<Incoming>,
+        response: Response<Reply>,
         id: &str,
         lines: &mpsc::Sender<String>,
     ) -> Result<(), Failure> {
@@ -305,11 +304,7 @@ impl Link {
         one_line(text)
     }
 
-    async fn events(
-        &self,
-        mut body: Incoming,
-        lines: &mpsc::Sender<String>,
-    ) -> Result<(), Failure> {
+    async fn events(&self, mut body: Reply, lines: &mpsc::Sender<String>) -> Result<(), Failure> {
         let mut parser = Parser::new(LINE_BYTES_MAX);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|it| Failure::Unreachable(it.to_string()))?;
@@ -400,7 +395,7 @@ fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
 
-async fn text_of(response: Response<Incoming>) -> String {
+async fn text_of(response: Response<Reply>) -> String {
     let body = Limited::new(response.into_body(), LINE_BYTES_MAX).collect().await;
     body.map(|it| String::from_utf8_lossy(&it.to_bytes()).into_owned()).unwrap_or_default()
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT};
+use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -20,6 +20,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::address::is_public;
 use super::redact::Redactor;
 use super::wire::SendError;
+use crate::execute::egress::lanes::Lanes;
+use crate::execute::egress::{self, Reply};
 use crate::trust;
 
 /// How long a TCP connection may take to be made.
@@ -87,6 +89,7 @@ impl tower::Service<Name> for Resolver {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     inner: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    lanes: Arc<Lanes>,
     reach: Reach,
 }
 
@@ -97,6 +100,7 @@ impl Client {
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_keepalive(Some(IDLE));
+        let lanes = Lanes::new(tcp.clone());
         let tls = HttpsConnectorBuilder::new()
             .with_tls_config(tls()?)
             .https_or_http()
@@ -106,14 +110,14 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .build(tls);
-        Ok(Self { inner, reach })
+        Ok(Self { inner, lanes, reach })
     }
 
     /// Sends one request and returns the head of its answer. Follows nothing.
     pub(crate) async fn send(
         &self,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Reply>, SendError> {
         // A literal address is not resolved, so it is judged here.
         let host = request.uri().host().unwrap_or_default().to_ascii_lowercase();
         let literal = host.trim_matches(['[', ']']).parse::<IpAddr>();
@@ -126,10 +130,17 @@ impl Client {
             USER_AGENT,
             HeaderValue::from_static(concat!("althing/", env!("CARGO_PKG_VERSION"))),
         );
-        self.inner.request(request).await.map_err(|error| {
+        if request.uri().scheme() == Some(&Scheme::HTTP) {
+            return self.lanes.send(request).await.map_err(|error| match error {
+                egress::SendError::Connect(_) => SendError::NotSent(error.to_string()),
+                egress::SendError::Broken(_) => SendError::Lost(error.to_string()),
+            });
+        }
+        let sent = self.inner.request(request).await.map_err(|error| {
             let reason = describe(&error);
             if error.is_connect() { SendError::NotSent(reason) } else { SendError::Lost(reason) }
-        })
+        });
+        sent.map(|it| it.map(Reply::pooled))
     }
 }
 
@@ -157,7 +168,7 @@ fn tls() -> Result<rustls::ClientConfig, String> {
 
 /// Reads a body to its end, at most `bytes_max` of it. `None`: there is more.
 pub(crate) async fn read_all(
-    mut body: Incoming,
+    mut body: Reply,
     bytes_max: usize,
 ) -> Result<Option<Bytes>, SendError> {
     let mut read = BytesMut::new();
@@ -174,7 +185,7 @@ pub(crate) async fn read_all(
 }
 
 /// Whether the answer says that its body is of this media type.
-pub(crate) fn is_media(response: &Response<Incoming>, media: &str) -> bool {
+pub(crate) fn is_media(response: &Response<Reply>, media: &str) -> bool {
     let value =
         response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
     value.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case(media))
@@ -241,7 +252,7 @@ impl Endpoint {
         uri: &Uri,
         headers: &HeaderMap,
         body: &Bytes,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Reply>, SendError> {
         let Some(credentials) = &self.credentials else {
             let response = self.follow(method, uri, headers, body).await?;
             return refused(response, || {
@@ -281,7 +292,7 @@ impl Endpoint {
         uri: &Uri,
         headers: &HeaderMap,
         body: &Bytes,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Reply>, SendError> {
         let mut at = uri.clone();
         for _ in 0..=REDIRECTS_MAX {
             let mut request = Request::new(Full::new(body.clone()));
@@ -315,9 +326,9 @@ impl Endpoint {
 }
 
 fn refused(
-    response: Response<Incoming>,
+    response: Response<Reply>,
     text: impl FnOnce() -> String,
-) -> Result<Response<Incoming>, SendError> {
+) -> Result<Response<Reply>, SendError> {
     if response.status() == StatusCode::UNAUTHORIZED {
         Err(SendError::Unauthorized(text()))
     } else {

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +17,7 @@ use super::http::{ERROR_BYTES_MAX, Endpoint, is_media, is_same_host, read_all, r
 use super::inbox::Inbox;
 use super::streamable_http::ENVELOPE_BYTES;
 use super::wire::{Agreed, Carried, Outgoing, SendError, Wire};
+use crate::execute::egress::Reply;
 use crate::tasks::Tasks;
 
 /// Messages of ours that are on their way at once without anybody waiting; more are dropped.
@@ -132,7 +132,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(mut self, mut body: Incoming) {
+    async fn read(mut self, mut body: Reply) {
         let mut events =
             EventStream::new(self.inbox.result_bytes_max().saturating_add(ENVELOPE_BYTES));
         let reason = loop {

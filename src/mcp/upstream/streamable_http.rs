@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use super::http::{ERROR_BYTES_MAX, Endpoint, is_media, read_all};
 use super::inbox::{Inbox, NoResult};
 use super::jsonrpc;
 use super::wire::{Agreed, Carried, Era, Outgoing, SendError, Wire};
+use crate::execute::egress::Reply;
 use crate::tasks::Tasks;
 
 mod stream;
@@ -93,7 +93,7 @@ impl StreamableHttp {
         &self,
         message: String,
         mut headers: HeaderMap,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Reply>, SendError> {
         headers.insert(CONTENT_TYPE, JSON);
         let uri = self.endpoint.uri.load_full();
         let had_session = headers.contains_key(SESSION);
@@ -113,7 +113,7 @@ impl StreamableHttp {
     }
 
     /// Takes the answer to a request.
-    async fn take(&self, id: u64, response: Response<Incoming>) -> Result<Carried, SendError> {
+    async fn take(&self, id: u64, response: Response<Reply>) -> Result<Carried, SendError> {
         let status = response.status();
         if !status.is_success() {
             return Err(self.failed(status, response.into_body()).await);
@@ -155,7 +155,7 @@ impl StreamableHttp {
         }
     }
 
-    async fn failed(&self, status: StatusCode, body: Incoming) -> SendError {
+    async fn failed(&self, status: StatusCode, body: Reply) -> SendError {
         let read = tokio::time::timeout(NOTICE_TIMEOUT, read_all(body, ERROR_BYTES_MAX)).await;
         let body = read.ok().and_then(Result::ok).flatten().unwrap_or_default();
         let error = std::str::from_utf8(&body).ok().and_then(jsonrpc::error_of);
@@ -170,11 +170,7 @@ impl StreamableHttp {
     }
 
     /// Reads the event stream of a request, and takes it up again where it is cut and can be.
-    async fn take_stream(
-        &self,
-        id: u64,
-        response: Response<Incoming>,
-    ) -> Result<Carried, SendError> {
+    async fn take_stream(&self, id: u64, response: Response<Reply>) -> Result<Carried, SendError> {
         let mut stream = self.stream(response.into_body(), Some(id));
         for _ in 0..RESUMES_MAX {
             match stream.read().await? {
@@ -190,7 +186,7 @@ impl StreamableHttp {
         Ok(Carried::Ended)
     }
 
-    fn stream(&self, body: Incoming, id: Option<u64>) -> Stream {
+    fn stream(&self, body: Reply, id: Option<u64>) -> Stream {
         let bytes_max = self.inbox.result_bytes_max().saturating_add(ENVELOPE_BYTES);
         let this = Weak::clone(&self.this);
         let answer = move |it| {
@@ -209,7 +205,7 @@ impl StreamableHttp {
     }
 
     /// Opens the rest of a stream. `None`: the server cannot.
-    async fn resume(&self, last_event_id: &str) -> Result<Option<Incoming>, SendError> {
+    async fn resume(&self, last_event_id: &str) -> Result<Option<Reply>, SendError> {
         let mut headers = self.headers(EVENTS);
         let Ok(last) = HeaderValue::from_str(last_event_id) else { return Ok(None) };
         headers.insert(LAST_EVENT_ID, last);
@@ -269,10 +265,7 @@ impl StreamableHttp {
         }
     }
 
-    async fn open_stream(
-        &self,
-        last_event_id: Option<&str>,
-    ) -> Result<Response<Incoming>, SendError> {
+    async fn open_stream(&self, last_event_id: Option<&str>) -> Result<Response<Reply>, SendError> {
         let mut headers = self.headers(EVENTS);
         if let Some(last) = last_event_id.and_then(|it| HeaderValue::from_str(it).ok()) {
             headers.insert(LAST_EVENT_ID, last);
@@ -281,7 +274,7 @@ impl StreamableHttp {
         self.endpoint.send(&Method::GET, &uri, &headers, &Bytes::new()).await
     }
 
-    async fn subscribe(&self) -> Result<Response<Incoming>, SendError> {
+    async fn subscribe(&self) -> Result<Response<Reply>, SendError> {
         let message = super::handshake::subscription(self.inbox.next_id());
         let mut headers = self.headers(BOTH);
         headers.extend(super::headers::modern("subscriptions/listen", None));

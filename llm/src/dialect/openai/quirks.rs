@@ -1,7 +1,5 @@
 //! How vendors depart from OpenAI's chat completions.
 
-use memchr::memmem;
-
 use crate::scan::{Field, Rewrite, Scan};
 
 /// One vendor's departures.
@@ -175,9 +173,9 @@ impl Quirks {
     /// Whether a body in OpenAI's dialect may hold what this vendor refuses and splicing cannot mend, so that it must
     /// be read and written anew. Errs towards yes.
     #[must_use]
-    pub fn must_translate(&self, body: &[u8]) -> bool {
+    pub fn must_translate(&self, scan: &Scan) -> bool {
         self.passing == Passing::Adapted
             && self.additions == Extra::Unknown
-            && memmem::find(body, b"\"developer\"").is_some()
+            && scan.marks().names_developer()
     }
 }

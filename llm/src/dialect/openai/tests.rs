@@ -520,9 +520,15 @@ fn a_passing_body_is_adapted_to_a_vendor() {
         unknown,
         "a server that nobody knows is passed to as it is"
     );
-    assert!(!Quirks::UNKNOWN.must_translate(unknown.as_bytes()));
-    assert!(Quirks::COMPATIBLE.must_translate(br#"{"messages":[{"role":"developer"}]}"#));
-    assert!(!Quirks::OPENAI.must_translate(br#"{"messages":[{"role":"developer"}]}"#));
+    assert!(!Quirks::UNKNOWN.must_translate(&scan(unknown.as_bytes()).expect("a body")));
+    assert!(
+        Quirks::COMPATIBLE
+            .must_translate(&scan(br#"{"messages":[{"role":"developer"}]}"#).expect("a body"))
+    );
+    assert!(
+        !Quirks::OPENAI
+            .must_translate(&scan(br#"{"messages":[{"role":"developer"}]}"#).expect("a body"))
+    );
 }
 
 #[test]

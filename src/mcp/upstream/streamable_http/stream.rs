@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
+use crate::execute::egress::Reply as Body;
 use crate::mcp::upstream::event_stream::EventStream;
 use crate::mcp::upstream::inbox::Inbox;
 use crate::mcp::upstream::wire::SendError;
@@ -34,7 +34,7 @@ type Reply = Box<dyn Fn(String) + Send + Sync>;
 
 /// An event stream of messages for an inbox.
 pub(crate) struct Stream {
-    body: Option<Incoming>,
+    body: Option<Body>,
     events: EventStream,
     /// The request that waits for an answer in it.
     id: Option<u64>,
@@ -47,7 +47,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(
-        body: Incoming,
+        body: Body,
         id: Option<u64>,
         bytes_max: usize,
         inbox: Arc<Inbox>,
