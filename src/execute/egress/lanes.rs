@@ -125,7 +125,8 @@ impl Lanes {
                     return Ok(response.map(|it| Reply::driven(it, busy)));
                 }
                 Err((_, Some(unsent))) if is_idle => request = unsent,
-                Err((error, _)) => return Err(SendError::Broken(error)),
+                Err((error, Some(_))) => return Err(SendError::Connect(error)),
+                Err((error, None)) => return Err(SendError::Broken(error)),
             }
         }
     }

@@ -47,6 +47,7 @@ impl Mover {
     /// Until the spool says stop; then moves what is left and ends. A panic, which would be a bug, is logged and the
     /// work taken up again: what was not committed is still in the spool.
     pub(super) fn run(mut self) {
+        give_way();
         while std::panic::catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
             self.counters.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the thread that moves records panicked; it begins anew");
@@ -123,5 +124,17 @@ impl Mover {
                 }
             }
         }
+    }
+}
+
+/// Lets other threads of this node go first where cores are short: a record that is moved later is no trouble, a request that waits
+/// for it is. Linux alone has priorities of single threads.
+fn give_way() {
+    const NICER: i32 = 10;
+    if cfg!(target_os = "linux") {
+        // The calling thread's own.
+        let now = rustix::process::getpriority_process(None).unwrap_or(0);
+        // Being nicer is allowed to everybody; where it is not, records are moved all the same.
+        let _ = rustix::process::setpriority_process(None, (now + NICER).min(19));
     }
 }
