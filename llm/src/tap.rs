@@ -60,20 +60,30 @@ pub fn usage_of_reply(shape: Shape, body: &[u8]) -> Option<Usage> {
 
 /// Usage where OpenAI and its imitators have it; the rest of the reply is only walked over.
 fn openai_usage(body: &[u8]) -> Option<wire::OpenAi> {
-    let (mut own, mut inner) = (None, None);
+    let inner = |value: &[u8]| {
+        let mut found = None;
+        let walked = members(value, |key, member| {
+            if key.raw() == b"usage" && member.kind == Kind::Object {
+                found = value.get(member.value).and_then(wire::OpenAi::read);
+            }
+            Ok(())
+        });
+        walked.ok().and(found)
+    };
+    let (mut own, mut nested) = (None, None);
     let walked = members(body, |key, member| {
         let value = body.get(member.value).unwrap_or_default();
         match key.raw() {
             b"usage" if member.kind == Kind::Object => own = wire::OpenAi::read(value),
             b"response" | b"x_groq" if member.kind == Kind::Object => {
-                inner = inner.take().or_else(|| openai_usage(value));
+                nested = nested.take().or_else(|| inner(value));
             }
             _ => {}
         }
         Ok(())
     });
     walked.ok()?;
-    own.or(inner)
+    own.or(nested)
 }
 
 /// How far a stream has come.

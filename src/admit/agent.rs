@@ -223,7 +223,8 @@ impl Agent {
             tracked.tick(now);
             let slice = if tracked.is_idle(now) { 0 } else { tracked.slice() };
             let is_its_turn = 0 < left && turn <= tracked.waited;
-            if !is_its_turn && !tracked.is_short(slice) {
+            let is_short = tracked.is_short(slice);
+            if !is_its_turn && !is_short {
                 continue;
             }
             tracked.waited = 0;
@@ -235,7 +236,9 @@ impl Agent {
                 asks.push(cell.inquiry());
             }
             asks.extend(found);
-            left = left.saturating_sub(asks.len() - before);
+            if !is_short {
+                left = left.saturating_sub(asks.len() - before);
+            }
         }
         while !asks.is_empty() {
             let rest = asks.split_off(asks.len().min(BATCH_MAX));

@@ -66,7 +66,8 @@ impl View {
     #[must_use]
     pub fn key_named(&self, name: &str) -> Option<Arc<KeyView>> {
         let current = self.law.credentials(name).first()?;
-        self.key_of(&current.hash.0).map(|it| it.0)
+        // The hash may be another key's by now, in the newest law.
+        self.key_of(&current.hash.0).map(|it| it.0).filter(|it| it.name.as_str() == name)
     }
 
     fn key_of(&self, hash: &[u8; 32]) -> Option<Credential> {

@@ -69,7 +69,7 @@ pub async fn target<'t>(
         let sent = exchange(target, &outbound, key, within, call).await;
         let (verdict, error, headers) = match sent {
             Ok(response) if retry::judge(response.status()) == Verdict::Answer => {
-                count_answer(run, target, call);
+                count_answer(run, target);
                 return Tried::Answered(Answered { target, outbound, response });
             }
             // A proxy's word that the reply did not come in time is no word of the vendor's.
@@ -118,11 +118,10 @@ pub async fn target<'t>(
     Tried::Failed(last)
 }
 
-fn count_answer(run: &Run<'_>, target: &Target, call: &Call) {
-    match &call.series {
-        Some(series) => series.attempt_ok(),
-        None => run.gateway.metrics.attempt(target.provider.name.as_str(), "ok"),
-    }
+fn count_answer(run: &Run<'_>, target: &Target) {
+    let provider = &target.provider;
+    let counter = provider.answered.get_or_init(|| run.gateway.metrics.answered(&provider.label));
+    counter.inc();
 }
 
 /// Why none of a provider's keys can be used for a model.

@@ -95,7 +95,7 @@ impl Client {
         let mut lanes = None;
         let pool = match settings.proxy {
             None => {
-                lanes = Some(Lanes::new(http.clone()));
+                lanes = Some(Lanes::new(http.clone(), POOL_IDLE));
                 Kind::Direct(pool(https(tls, http)))
             }
             Some(proxy) => {

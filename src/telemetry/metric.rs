@@ -118,8 +118,6 @@ pub struct Series {
     cached_input: IntCounter,
     output: IntCounter,
     cost_nano_usd: IntCounter,
-    /// Attempts that were answered, at a provider.
-    attempts_ok: IntCounter,
 }
 
 /// How a call ended, for its counter.
@@ -144,11 +142,6 @@ impl Series {
             Ending::Refused => self.refused.inc(),
             Ending::Cancelled => self.cancelled.inc(),
         }
-    }
-
-    /// Counts an attempt that was answered.
-    pub fn attempt_ok(&self) {
-        self.attempts_ok.inc();
     }
 
     /// Adds what a call used.
@@ -291,12 +284,13 @@ impl Metrics {
             cached_input,
             output,
             cost_nano_usd: self.cost.with_label_values(&[target, item]),
-            attempts_ok: if is_model && target != NONE {
-                self.attempts.with_label_values(&[target, "ok"])
-            } else {
-                unused("attempts")
-            },
         }
+    }
+
+    /// The counter of a provider's attempts that were answered, to be kept.
+    #[must_use]
+    pub fn answered(&self, provider: &str) -> IntCounter {
+        self.attempts.with_label_values(&[provider, "ok"])
     }
 
     /// Counts an attempt at a provider.

@@ -409,3 +409,28 @@ fn unit(digits: Option<&[u8]>) -> u32 {
     let digits = digits.and_then(|it| std::str::from_utf8(it).ok());
     digits.and_then(|it| u32::from_str_radix(it, 16).ok()).unwrap_or(0xfffd)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::near;
+
+    #[test]
+    fn what_ends_plain_text_is_found_whatever_stands_around_it() {
+        let ends = |it: &u8| *it < 0x20 || matches!(it, b'"' | b'\\');
+        for byte in 0..=u8::MAX {
+            for other in
+                [b'a', 0x80, 0xff, 0x7f, b'!', b'#', b'[', b']', 0x20, 0x1f, byte.wrapping_add(1)]
+            {
+                for at in 0..40 {
+                    let mut text = [b'a'; 40];
+                    text[at] = byte;
+                    text[(at + 1) % 40] = other;
+                    // Only the first 32 bytes are looked at.
+                    let expected = text.iter().take(32).position(&ends);
+                    assert_eq!(near(&text), expected, "{text:?}");
+                }
+            }
+        }
+        assert_eq!(near(b"short\""), None, "less than a word is left to the search");
+    }
+}

@@ -25,7 +25,7 @@ impl Marks {
     /// Whether a caller says how the model is to think.
     #[must_use]
     pub const fn asks_to_think(self) -> bool {
-        self.0 & THINKS != 0
+        self.0 & (THINKS | ESCAPES) != 0
     }
 
     /// Whether a cache may be asked for that lives longer (Anthropic's `ttl`).
@@ -37,7 +37,7 @@ impl Marks {
     /// Whether thinking may have a maximum of its own (Anthropic's `budget_tokens`).
     #[must_use]
     pub const fn bounds_thought(self) -> bool {
-        self.0 & THOUGHT != 0
+        self.0 & (THOUGHT | ESCAPES) != 0
     }
 
     /// Whether fields are there in which vendors seal what was reasoned.

@@ -53,6 +53,8 @@ pub struct ProviderView {
     pub limits: Arc<KeyLimits>,
     /// Its connections.
     pub client: Client,
+    /// Counts attempts that were answered.
+    pub answered: OnceLock<prometheus::IntCounter>,
     /// What is known of models here.
     pub(super) models: OnceLock<Models>,
     pub(super) catalogued: OnceLock<bool>,
@@ -183,6 +185,7 @@ impl ProviderView {
             broken,
             limits: context.limits,
             client,
+            answered: OnceLock::new(),
             models: OnceLock::new(),
             catalogued: OnceLock::new(),
             addresses: Default::default(),

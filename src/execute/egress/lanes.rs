@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::{POOL_IDLE, POOL_IDLE_PER_HOST_MAX, Reply, SendError, cause};
+use super::{POOL_IDLE_PER_HOST_MAX, Reply, SendError, cause};
 
 /// Shelves of idle connections, so that workers do not meet at one lock.
 const SHELVES: usize = 8;
@@ -53,6 +53,8 @@ type Connecting = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, String>
 /// The connections of one client.
 pub(crate) struct Lanes {
     connect: Box<dyn Fn(Uri) -> Connecting + Send + Sync>,
+    /// How long a connection may be idle.
+    idle: Duration,
     #[expect(clippy::vec_box, reason = "a lane is long, and goes from shelf to reply and back")]
     shelves: [Mutex<Vec<Box<Lane>>>; SHELVES],
     is_swept: AtomicBool,
@@ -78,8 +80,8 @@ impl std::fmt::Debug for Lanes {
 }
 
 impl Lanes {
-    /// Lanes over connections that `connector` makes.
-    pub(crate) fn new<C>(connector: C) -> Arc<Self>
+    /// Lanes over connections that `connector` makes, each of which may be `idle` for so long.
+    pub(crate) fn new<C>(connector: C, idle: Duration) -> Arc<Self>
     where
         C: Service<Uri, Response = TokioIo<TcpStream>> + Clone + Send + Sync + 'static,
         C::Error: std::error::Error,
@@ -95,7 +97,7 @@ impl Lanes {
             })
         };
         let (connect, shelves) = (Box::new(connect), Default::default());
-        Arc::new(Self { connect, shelves, is_swept: AtomicBool::new(false) })
+        Arc::new(Self { connect, idle, shelves, is_swept: AtomicBool::new(false) })
     }
 
     /// Sends a request and waits for the head of its reply. Where an idle connection turns out to be closed before
@@ -153,7 +155,7 @@ impl Lanes {
         self.shelves.iter().cycle().skip(own).take(SHELVES).find_map(|shelf| {
             let mut idle = shelf.lock();
             let at = idle.iter().rposition(|it| {
-                it.authority == *authority && it.idle_since.elapsed() < POOL_IDLE
+                it.authority == *authority && it.idle_since.elapsed() < self.idle
             })?;
             Some(idle.swap_remove(at))
         })
@@ -161,11 +163,14 @@ impl Lanes {
 
     fn put(self: &Arc<Self>, mut lane: Box<Lane>) {
         lane.idle_since = Instant::now();
-        let shelf = self.shelves.get(WORKER.with(|it| *it) % SHELVES);
-        if let Some(mut idle) = shelf.map(Mutex::lock)
-            && idle.len() < POOL_IDLE_PER_HOST_MAX / SHELVES
-        {
-            idle.push(lane);
+        let own = WORKER.with(|it| *it) % SHELVES;
+        let mut lane = Some(lane);
+        for shelf in self.shelves.iter().cycle().skip(own).take(SHELVES) {
+            let mut idle = shelf.lock();
+            if idle.len() < POOL_IDLE_PER_HOST_MAX / SHELVES {
+                idle.extend(lane.take());
+                break;
+            }
         }
         if !self.is_swept.load(Ordering::Relaxed) && !self.is_swept.swap(true, Ordering::Relaxed) {
             #[expect(
@@ -188,7 +193,7 @@ async fn sweep(lanes: std::sync::Weak<Lanes>) {
         for shelf in &lanes.shelves {
             let mut over: SmallVec<[Box<Lane>; 8]> = SmallVec::new();
             let mut idle = shelf.lock();
-            over.extend(idle.extract_if(.., |it| POOL_IDLE <= it.idle_since.elapsed()));
+            over.extend(idle.extract_if(.., |it| lanes.idle <= it.idle_since.elapsed()));
             left += idle.len();
         }
         if left == 0 || lanes.is_swept.swap(true, Ordering::Relaxed) {
@@ -213,7 +218,9 @@ impl Lane {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, (String, Option<Request<Full<Bytes>>>)> {
-        let mut reply = std::pin::pin!(self.sender.try_send_request(request));
+        // Without tokio's budget for a task: where that is used up, what waits says that there is nothing yet, and wakes nobody.
+        let reply = tokio::task::unconstrained(self.sender.try_send_request(request));
+        let mut reply = std::pin::pin!(reply);
         let connection = &mut self.connection;
         let replied = std::future::poll_fn(|cx| {
             let is_over = match connection.as_mut() {

@@ -79,12 +79,12 @@ async fn requests_at_once_have_a_connection_each() {
     let upstream = Upstream::start().await;
     let (one, mut left) = (upstream.send(), upstream.accept().await);
     let (other, mut right) = (upstream.send(), upstream.accept().await);
-    for stream in [&mut left, &mut right] {
+    for (stream, words) in [(&mut left, "left"), (&mut right, "right")] {
         request(stream).await;
-        answer(stream, "both").await;
+        answer(stream, words).await;
     }
-    assert_eq!(one.await.expect("no panic"), Ok(Bytes::from("both")));
-    assert_eq!(other.await.expect("no panic"), Ok(Bytes::from("both")));
+    assert_eq!(one.await.expect("no panic"), Ok(Bytes::from("left")));
+    assert_eq!(other.await.expect("no panic"), Ok(Bytes::from("right")));
 }
 
 #[tokio::test]
@@ -150,4 +150,42 @@ async fn a_reply_that_says_close_is_the_last_of_its_connection() {
     request(&mut stream).await;
     answer(&mut stream, "two").await;
     assert_eq!(second.await.expect("no panic"), Ok(Bytes::from("two")));
+}
+
+/// More than a task may do at once by tokio's budget, and one more or less.
+#[tokio::test]
+async fn any_number_of_connections_that_were_closed_while_idle_is_passed_over() {
+    const CLOSED: usize = 130;
+    for spent in 0..2 {
+        let upstream = Upstream::start().await;
+        let mut open = Vec::new();
+        for _ in 0..CLOSED {
+            open.push((upstream.send(), upstream.accept().await));
+        }
+        for (sent, stream) in &mut open {
+            request(stream).await;
+            answer(stream, "one").await;
+            sent.await.expect("no panic").expect("answered");
+        }
+        drop(open);
+        upstream.look_around().await;
+        let (client, uri) = (upstream.client.clone(), upstream.uri.clone());
+        let sending = async {
+            for _ in 0..spent {
+                tokio::task::consume_budget().await;
+            }
+            let request = Request::post(uri).body(Full::from("hello")).expect("a request");
+            client.send(request).await.map(|it| it.status().as_u16())
+        };
+        let serving = async {
+            let mut stream = upstream.accept().await;
+            request(&mut stream).await;
+            answer(&mut stream, "two").await;
+            stream
+        };
+        let both = async { tokio::join!(sending, serving) };
+        let within = std::time::Duration::from_secs(20);
+        let (sent, _stream) = tokio::time::timeout(within, both).await.expect("a new connection");
+        assert_eq!(sent, Ok(200), "{spent} of the budget were spent before");
+    }
 }

@@ -100,7 +100,7 @@ impl Client {
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_keepalive(Some(IDLE));
-        let lanes = Lanes::new(tcp.clone());
+        let lanes = Lanes::new(tcp.clone(), IDLE);
         let tls = HttpsConnectorBuilder::new()
             .with_tls_config(tls()?)
             .https_or_http()
