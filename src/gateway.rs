@@ -110,13 +110,23 @@ impl Arrival {
     }
 }
 
-/// A fresh id: a UUID of version 7 (RFC 9562, section 5.7). Its random part is this thread's own generator's, so that
-/// requests share no counter and ask the system for nothing.
+/// A fresh id: a UUID of version 7 (RFC 9562, section 5.7).
+///
+/// Its first 12 random bits are the fraction of its millisecond (section 6.2, method 3), so that ids are in order by a
+/// quarter of a microsecond. The rest is this thread's own generator's: requests share no counter and ask the system for
+/// nothing.
 #[must_use]
 pub fn new_id() -> Uuid {
-    let since = crate::clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    id_at(crate::clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
+}
+
+fn id_at(since: Duration) -> Uuid {
     let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
+    let mut rest: [u8; 10] = rand::random();
+    let fraction = u64::from(since.subsec_nanos() % 1_000_000) * 4096 / 1_000_000;
+    let [.., high, low] = fraction.to_be_bytes();
+    (rest[0], rest[1]) = (high, low);
+    uuid::Builder::from_unix_timestamp_millis(millis, &rest).into_uuid()
 }
 
 /// A caller's place among its requests in flight; leaving it is its drop.
@@ -188,5 +198,24 @@ impl Gateway {
         record.team.clone_from(&caller.team_label);
         record.customer.clone_from(&caller.customer_label);
         Ok(Call::open(record, arrival.at, room, &self.recorder, &self.metrics))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::id_at;
+
+    #[test]
+    fn ids_are_version_7_and_in_the_order_of_time_within_a_millisecond_too() {
+        let mut last = id_at(Duration::from_millis(1_700_000_000_000));
+        for step in 1..3_000 {
+            let next =
+                id_at(Duration::from_millis(1_700_000_000_000) + Duration::from_micros(step));
+            assert!(last < next, "{last} {next}");
+            assert_eq!((next.get_version_num(), next.get_variant()), (7, uuid::Variant::RFC4122));
+            last = next;
+        }
     }
 }
