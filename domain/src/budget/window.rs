@@ -79,7 +79,8 @@ fn bounds(period: Period, zone: Option<&str>, now: UnixMillis) -> Option<(UnixMi
     };
     let to = millis(&to)?;
     // Clocks that are set back can put the end of an hour before now; a window always contains the moment it was opened at.
-    (now < to).then_some((millis(&from)?, to))
+    // A window that began before 1970 begins there.
+    (now < to).then(|| (millis(&from).unwrap_or(UnixMillis(0)), to))
 }
 
 fn next_day(day: &ZonedDateTime, days: i64) -> Option<ZonedDateTime> {

@@ -94,6 +94,12 @@ fn only_the_zones_of_the_database_are_known() {
     );
 }
 
+#[test]
+fn a_window_that_began_before_1970_begins_there_and_ends() {
+    let window = Window::open(1, Period::Day, Some("Europe/Berlin"), UnixMillis(0));
+    assert_eq!((window.starts_at, window.ends_at), (UnixMillis(0), Some(UnixMillis(82_800_000))));
+}
+
 proptest::proptest! {
     #[test]
     fn every_moment_is_in_its_window(ms in 0..4_102_444_800_000_u64, zone in 0..6_usize, period in 0..4_usize) {
