@@ -11,10 +11,11 @@ pub mod outbound;
 pub mod reply;
 pub mod retry;
 pub mod stream;
+pub mod whole;
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::Response;
 
 use crate::admit::Ticket;
@@ -28,6 +29,7 @@ use attempt::Tried;
 use egress::Reply;
 use money::Bound;
 use outbound::{Inbound, Outbound};
+use whole::Whole;
 
 /// What running a request needs.
 pub struct Run<'a> {
@@ -194,32 +196,22 @@ pub async fn collect(
     if (bytes_max as u64) < http_body::Body::size_hint(&body).lower() {
         return Err(too_large());
     }
-    let whole = async {
-        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    let collected = async {
+        let mut whole = Whole::default();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 tracing::debug!(%error, "an upstream's reply broke off");
                 Error::new(Code::UpstreamFailed, "the upstream's reply broke off before its end")
             })?;
             let Ok(data) = frame.into_data() else { continue };
-            if bytes_max < first.len() + rest.len() + data.len() {
+            let more = http_body::Body::size_hint(&body).lower();
+            if !whole.push(data, more, bytes_max) {
                 return Err(too_large());
             }
-            // One frame is the common case: it is taken as it is, not copied.
-            if first.is_empty() && rest.is_empty() {
-                first = data;
-                continue;
-            }
-            if rest.is_empty() {
-                let known = usize::try_from(http_body::Body::size_hint(&body).lower());
-                rest.reserve(first.len() + data.len() + known.unwrap_or(0));
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&data);
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok(whole.into_bytes())
     };
-    tokio::time::timeout(within, whole).await.unwrap_or_else(|_| {
+    tokio::time::timeout(within, collected).await.unwrap_or_else(|_| {
         Err(Error::new(Code::UpstreamTimeout, "the upstream did not finish its reply in time"))
     })
 }

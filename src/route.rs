@@ -67,6 +67,15 @@ pub fn plan(view: &View, key: &KeyView, wanted: &Wanted<'_>) -> Result<Plan, Err
     Ok(Plan { targets })
 }
 
+/// A provider that may serve a bare name.
+struct Fitting<'v> {
+    provider: &'v Arc<ProviderView>,
+    rule: &'v KeyProviderView,
+    model: Arc<ModelView>,
+    /// Whether it is known to serve it.
+    knows: bool,
+}
+
 /// Appends the targets for one name.
 fn resolve(
     view: &View,
@@ -82,7 +91,7 @@ fn resolve(
     {
         return explicit(key, provider, model, field).map(|it| targets.push(it));
     }
-    let mut fitting: SmallVec<[(&Arc<ProviderView>, &KeyProviderView, bool); 8]> = SmallVec::new();
+    let mut fitting: SmallVec<[Fitting<'_>; 8]> = SmallVec::new();
     let mut is_served = false;
     for provider in view.providers.iter().filter(|it| it.enabled && it.broken.is_none()) {
         let knows = provider.knows(name);
@@ -90,13 +99,13 @@ fn resolve(
             continue;
         }
         is_served |= knows;
-        let upstream = provider.upstream_model(name);
-        if let Some(rule) = key.allows(provider.name.as_str(), [name, &upstream]) {
-            fitting.push((provider, rule, knows));
+        let model = provider.model(name);
+        if let Some(rule) = key.allows(provider.name.as_str(), [name, &model.name]) {
+            fitting.push(Fitting { provider, rule, model, knows });
         }
     }
-    if fitting.iter().any(|it| it.2) {
-        fitting.retain(|it| it.2);
+    if fitting.iter().any(|it| it.knows) {
+        fitting.retain(|it| it.knows);
     }
     if fitting.is_empty() {
         return Err(if is_served {
@@ -107,8 +116,8 @@ fn resolve(
     }
     order(&mut fitting, dialect);
     // The first is the choice; the others that know the model can take over.
-    for (provider, rule, _) in fitting.into_iter().take(TARGETS_MAX) {
-        targets.push(target(provider, rule, name));
+    for it in fitting.into_iter().take(TARGETS_MAX) {
+        targets.push(target(it.provider, it.rule, it.model));
     }
     Ok(())
 }
@@ -148,8 +157,8 @@ fn explicit(
     model: &str,
     field: &str,
 ) -> Result<Target, Error> {
-    let upstream = provider.upstream_model(model);
-    let Some(rule) = key.allows(provider.name.as_str(), [model, &upstream]) else {
+    let known = provider.model(model);
+    let Some(rule) = key.allows(provider.name.as_str(), [model, &known.name]) else {
         return Err(forbidden(&format!("{}/{model}", provider.name), field));
     };
     if !provider.enabled {
@@ -168,11 +177,10 @@ fn explicit(
             ),
         ));
     }
-    Ok(target(provider, rule, model))
+    Ok(target(provider, rule, known))
 }
 
-fn target(provider: &Arc<ProviderView>, rule: &KeyProviderView, model: &str) -> Target {
-    let known = provider.model(model);
+fn target(provider: &Arc<ProviderView>, rule: &KeyProviderView, known: Arc<ModelView>) -> Target {
     Target {
         is_keys_own: !known.is_spelt_out && rule.names(&known.name),
         limits: KeyLimits::joined(&rule.limits, &provider.limits),
@@ -197,20 +205,21 @@ impl Target {
 }
 
 /// Same dialect first; within that, a weighted draw for the first place, the rest in order of weight.
-fn order(fitting: &mut SmallVec<[(&Arc<ProviderView>, &KeyProviderView, bool); 8]>, dialect: &str) {
+fn order(fitting: &mut SmallVec<[Fitting<'_>; 8]>, dialect: &str) {
     if fitting.len() < 2 {
         return;
     }
     let speaks = |it: &ProviderView| it.vendor.speaks(dialect);
-    fitting.sort_by_key(|it| (!speaks(it.0), std::cmp::Reverse(it.1.weight)));
-    let equals = fitting.iter().take_while(|it| speaks(it.0) == speaks(fitting[0].0)).count();
-    let total: u64 = fitting.iter().take(equals).map(|it| u64::from(it.1.weight)).sum();
+    fitting.sort_by_key(|it| (!speaks(it.provider), std::cmp::Reverse(it.rule.weight)));
+    let equals =
+        fitting.iter().take_while(|it| speaks(it.provider) == speaks(fitting[0].provider)).count();
+    let total: u64 = fitting.iter().take(equals).map(|it| u64::from(it.rule.weight)).sum();
     if total == 0 {
         return;
     }
     let mut draw = rand::rng().random_range(0..total);
     for at in 0..equals {
-        let weight = u64::from(fitting[at].1.weight);
+        let weight = u64::from(fitting[at].rule.weight);
         if draw < weight {
             fitting[..=at].rotate_right(1);
             return;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Code, Error};
+use crate::execute::whole::Whole;
 use crate::gateway::Gateway;
 use crate::listen::RequestBody;
 
@@ -53,8 +54,7 @@ pub async fn limited(mut body: RequestBody, bytes_max: usize) -> Result<Bytes, E
         return Err(too_large());
     }
     let until = Instant::now() + BODY_WITHIN;
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    let mut whole = Whole::default();
     loop {
         let next = timeout_at(until.min(Instant::now() + BODY_IDLE), body.frame()).await;
         let frame = match next {
@@ -66,20 +66,10 @@ pub async fn limited(mut body: RequestBody, bytes_max: usize) -> Result<Bytes, E
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };
-        if bytes_max < first.len() + rest.len() + data.len() {
+        // Room is made for what came, not for what was announced: anybody can announce.
+        if !whole.push(data, 0, bytes_max) {
             return Err(too_large());
         }
-        // One frame is the common case: it is taken as it is, not copied.
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            if rest.is_empty() {
-                rest.reserve(first.len() + data.len());
-                rest.extend_from_slice(&first);
-                first = Bytes::new();
-            }
-            rest.extend_from_slice(&data);
-        }
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(whole.into_bytes())
 }

@@ -30,6 +30,10 @@ const FAILURE_WITHIN: Duration = Duration::from_secs(5);
 const MESSAGE_CHARS_MAX: usize = 2_000;
 
 /// What came of trying a target.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is what comes of nearly every call, and is taken apart at once"
+)]
 pub enum Tried<'t> {
     /// It answered.
     Answered(Answered<'t>),

@@ -74,7 +74,7 @@ pub struct Client {
 pub struct Reply {
     body: Incoming,
     /// The connection that brings it, where nobody else drives that.
-    lane: Option<Box<Busy>>,
+    lane: Option<Busy>,
 }
 
 #[derive(Debug, Clone)]
@@ -150,7 +150,7 @@ impl Reply {
     }
 
     fn driven(body: Incoming, lane: Busy) -> Self {
-        let mut reply = Self { body, lane: Some(Box::new(lane)) };
+        let mut reply = Self { body, lane: Some(lane) };
         reply.free_lane();
         reply
     }
@@ -160,7 +160,7 @@ impl Reply {
         if self.body.is_end_stream()
             && let Some(lane) = self.lane.take()
         {
-            (*lane).release();
+            lane.release();
         }
     }
 }
@@ -182,7 +182,7 @@ impl Body for Reply {
             Poll::Ready(Some(Err(_))) => self.lane = None,
             Poll::Ready(None) => {
                 if let Some(lane) = self.lane.take() {
-                    (*lane).release();
+                    lane.release();
                 }
             }
         }

@@ -247,9 +247,11 @@ fn headers(answered: &Answered<'_>, bound: &Bound, call: &Call) -> HeaderMap {
     let mut put = |name: HeaderName, value: HeaderValue| {
         headers.insert(name, value);
     };
-    put(PROVIDER, answered.target.provider.shown.clone());
-    if let Some(shown) = &answered.target.known.shown {
-        put(MODEL, shown.clone());
+    let target = answered.target;
+    for (name, shown) in [(PROVIDER, &target.provider.shown), (MODEL, &target.known.shown)] {
+        if let Some(shown) = shown {
+            put(name, shown.clone());
+        }
     }
     let attempts = match call.record.attempts {
         1 => HeaderValue::from_static("1"),

@@ -25,8 +25,8 @@ pub struct ProviderView {
     pub name: Name,
     /// The same, for records.
     pub label: Arc<str>,
-    /// The same, as answers say it.
-    pub shown: HeaderValue,
+    /// The same, as answers say it, where it fits into a header.
+    pub shown: Option<HeaderValue>,
     /// What metrics call models here that nobody but a caller has named.
     pub unnamed: Arc<str>,
     /// What it is: dialect and quirks.
@@ -159,9 +159,7 @@ impl ProviderView {
         Self {
             name: spec.name.clone(),
             label: Arc::from(spec.name.as_str()),
-            // Names are ASCII letters, digits and dashes.
-            shown: HeaderValue::from_str(spec.name.as_str())
-                .unwrap_or_else(|_| HeaderValue::from_static("provider")),
+            shown: HeaderValue::from_str(spec.name.as_str()).ok(),
             unnamed: Arc::from(OTHER),
             vendor,
             peer: Arc::new(Peer::new(vendor.name, base.text())),

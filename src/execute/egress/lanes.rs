@@ -134,6 +134,7 @@ impl Lanes {
     }
 
     async fn connect(&self, authority: Authority) -> Result<Box<Lane>, SendError> {
+        let host = host(&authority)?;
         let uri = Uri::builder()
             .scheme(http::uri::Scheme::HTTP)
             .authority(authority.clone())
@@ -144,7 +145,6 @@ impl Lanes {
         let shaken = http1::handshake(stream).await;
         let (sender, connection) = shaken.map_err(|it| SendError::Connect(cause(&it)))?;
         let (connection, idle_since) = (Some(connection), Instant::now());
-        let host = host(&authority)?;
         Ok(Box::new(Lane { sender, connection, authority, host, idle_since }))
     }
 

@@ -25,11 +25,21 @@ impl Upstream {
         self.listener.accept().await.expect("a connection").0
     }
 
-    /// Has the runtime hear from the system, by something else that comes from there.
+    /// Has the runtime hear from the system, by a connection of the test's own, before which there is no other.
     async fn look_around(&self) {
         let address = self.listener.local_addr().expect("bound");
         let (near, far) = tokio::join!(TcpStream::connect(address), self.accept());
-        drop((near.expect("connected"), far));
+        let near = near.expect("connected").local_addr().expect("an address");
+        assert_eq!(far.peer_addr().expect("a peer"), near, "somebody else has connected");
+    }
+
+    /// A connection on which one request was answered.
+    async fn served(&self, words: &str) -> TcpStream {
+        let (sent, mut stream) = (self.send(), self.accept().await);
+        request(&mut stream).await;
+        answer(&mut stream, words).await;
+        assert_eq!(sent.await.expect("no panic"), Ok(Bytes::from(words.to_owned())));
+        stream
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test's own")]
@@ -90,32 +100,21 @@ async fn requests_at_once_have_a_connection_each() {
 #[tokio::test]
 async fn a_connection_that_was_closed_while_idle_is_not_the_callers_trouble() {
     let upstream = Upstream::start().await;
-    let (first, mut stream) = (upstream.send(), upstream.accept().await);
-    request(&mut stream).await;
-    answer(&mut stream, "one").await;
-    first.await.expect("no panic").expect("answered");
-    drop(stream);
+    drop(upstream.served("one").await);
     upstream.look_around().await;
-    let (second, mut stream) = (upstream.send(), upstream.accept().await);
-    request(&mut stream).await;
-    answer(&mut stream, "two").await;
-    assert_eq!(second.await.expect("no panic"), Ok(Bytes::from("two")));
+    upstream.served("two").await;
 }
 
 #[tokio::test]
 async fn a_request_that_was_taken_and_not_answered_is_not_sent_again() {
     let upstream = Upstream::start().await;
-    let (first, mut stream) = (upstream.send(), upstream.accept().await);
-    request(&mut stream).await;
-    answer(&mut stream, "one").await;
-    first.await.expect("no panic").expect("answered");
+    let mut stream = upstream.served("one").await;
     let second = upstream.send();
     request(&mut stream).await;
     drop(stream);
     let error = second.await.expect("no panic").expect_err("it broke");
     assert!(error.starts_with(&SendError::Broken(String::new()).to_string()), "{error}");
-    let next = tokio::time::timeout(std::time::Duration::from_millis(100), upstream.accept()).await;
-    assert!(next.is_err(), "it came again");
+    upstream.look_around().await;
 }
 
 #[tokio::test]
@@ -146,10 +145,7 @@ async fn a_reply_that_says_close_is_the_last_of_its_connection() {
     stream.write_all(head.as_bytes()).await.expect("written");
     drop(stream);
     assert_eq!(first.await.expect("no panic"), Ok(Bytes::from("all there is")));
-    let (second, mut stream) = (upstream.send(), upstream.accept().await);
-    request(&mut stream).await;
-    answer(&mut stream, "two").await;
-    assert_eq!(second.await.expect("no panic"), Ok(Bytes::from("two")));
+    upstream.served("two").await;
 }
 
 /// More than a task may do at once by tokio's budget, and one more or less.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT};
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -22,6 +22,7 @@ use super::redact::Redactor;
 use super::wire::SendError;
 use crate::execute::egress::lanes::Lanes;
 use crate::execute::egress::{self, Reply};
+use crate::execute::whole::Whole;
 use crate::trust;
 
 /// How long a TCP connection may take to be made.
@@ -171,17 +172,16 @@ pub(crate) async fn read_all(
     mut body: Reply,
     bytes_max: usize,
 ) -> Result<Option<Bytes>, SendError> {
-    let mut read = BytesMut::new();
+    let mut whole = Whole::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|it| SendError::Lost(describe(&it)))?;
-        if let Ok(data) = frame.into_data() {
-            if bytes_max < read.len() + data.len() {
-                return Ok(None);
-            }
-            read.extend_from_slice(&data);
+        if let Ok(data) = frame.into_data()
+            && !whole.push(data, 0, bytes_max)
+        {
+            return Ok(None);
         }
     }
-    Ok(Some(read.freeze()))
+    Ok(Some(whole.into_bytes()))
 }
 
 /// Whether the answer says that its body is of this media type.
