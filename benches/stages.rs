@@ -7,7 +7,7 @@ use std::hint::black_box;
 use althing::app::Node;
 use althing::auth;
 use althing::control::view::KeyView;
-use althing::gateway::{Arrival, Gateway};
+use althing::gateway::{Gateway};
 use althing::route::{self, Wanted};
 use althing::settle::Ended;
 use althing_config::Overrides;
@@ -58,7 +58,7 @@ fn stages(criterion: &mut Criterion) {
             auth::caller(black_box(&view), auth::Mode::Keys, &headers, None, now).expect("a key")
         });
     });
-    let key = gateway.caller(&view, &headers, None).expect("a key");
+    let key = gateway.caller(&view, &headers, None, now).expect("a key");
     for model in ["one/gpt-4o-mini", "gpt-4o-mini"] {
         criterion.bench_function(&format!("route {model}"), |bencher| {
             let wanted = Wanted { model, fallbacks: &[], dialect: "openai" };
@@ -81,7 +81,8 @@ fn settle(
     criterion.bench_function("open and settle a call, record written", |bencher| {
         bencher.iter(|| {
             runtime.block_on(async {
-                let call = gateway.open_call(Arrival::now(), Kind::ModelCall, key).await;
+                let arrival = gateway.arrive();
+                let call = gateway.open_call((arrival, arrival.at), Kind::ModelCall, key).await;
                 let mut call = call.expect("room for its record");
                 call.series = Some(series.clone());
                 call.meter(Usage { input: 200, output: 180, ..Usage::default() }, false);

@@ -63,7 +63,7 @@ impl Handler for Api {
         _: SocketAddr,
         request: Request<RequestBody>,
     ) -> Response<Body> {
-        let arrival = Arrival::now();
+        let arrival = self.gateway.arrive();
         let origin = cors::listed(&self.gateway.settings.origins, request.headers());
         let mut response = match self.check_edge(&request) {
             Err(error) => {

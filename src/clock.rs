@@ -1,11 +1,10 @@
 //! The wall clock of the process, and how much of it is believed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use althing_domain::time::{Clock, UnixMillis};
-use parking_lot::Mutex;
 
 /// The machine's wall clock as the system gives it, for what needs more than milliseconds.
 #[must_use]
@@ -40,8 +39,8 @@ pub type Elapsed = Box<dyn Fn() -> Duration + Send + Sync>;
 pub struct SteadyClock {
     wall: Arc<dyn Clock>,
     elapsed: Elapsed,
-    /// What was believed last, and when.
-    anchor: Mutex<(u64, Duration)>,
+    /// How far what is believed is ahead of the time that went by, in milliseconds. One number, so that callers meet at no lock.
+    ahead_ms: AtomicU64,
     off_ms: AtomicI64,
 }
 
@@ -61,8 +60,8 @@ impl SteadyClock {
     /// Over `wall`, judged by `elapsed`.
     #[must_use]
     pub fn judged_by(wall: Arc<dyn Clock>, elapsed: Elapsed) -> Self {
-        let anchor = Mutex::new((wall.now().0, elapsed()));
-        Self { wall, elapsed, anchor, off_ms: AtomicI64::new(0) }
+        let ahead_ms = AtomicU64::new(wall.now().0.wrapping_sub(millis(elapsed())));
+        Self { wall, elapsed, ahead_ms, off_ms: AtomicI64::new(0) }
     }
 
     /// How far the wall clock is ahead of what is believed (negative: behind), in milliseconds; zero while it is believed.
@@ -82,21 +81,22 @@ impl SteadyClock {
 
 impl Clock for SteadyClock {
     fn now(&self) -> UnixMillis {
-        let mut anchor = self.anchor.lock();
-        let (wall, elapsed) = (self.wall.now().0, (self.elapsed)());
-        let (believed, at) = *anchor;
-        let passed = elapsed.saturating_sub(at);
-        let expected =
-            believed.saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
+        let (wall, elapsed) = (self.wall.now().0, millis((self.elapsed)()));
+        let expected = self.ahead_ms.load(Ordering::Relaxed).wrapping_add(elapsed);
         let is_believed = u128::from(wall.abs_diff(expected)) <= STEP_MAX.as_millis();
         let off = if is_believed {
-            *anchor = (wall, elapsed);
+            // Both clocks are rounded, each for itself: a millisecond is no step, and all workers read this.
+            if 1 < wall.abs_diff(expected) {
+                self.ahead_ms.store(wall.wrapping_sub(elapsed), Ordering::Relaxed);
+            }
             0
         } else {
             let size = i64::try_from(wall.abs_diff(expected)).unwrap_or(i64::MAX);
             if wall < expected { -size } else { size }
         };
-        drop(anchor);
+        if off == 0 && self.off_ms.load(Ordering::Relaxed) == 0 {
+            return UnixMillis(wall);
+        }
         let was = self.off_ms.swap(off, Ordering::Relaxed);
         if was == 0 && off != 0 {
             tracing::error!(
@@ -110,6 +110,10 @@ impl Clock for SteadyClock {
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn since_boot() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
@@ -118,8 +122,6 @@ fn since_boot() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
-
     use super::*;
 
     const START: u64 = 1_800_000_000_000;

@@ -13,10 +13,14 @@ pub mod retry;
 pub mod stream;
 pub mod whole;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
+use althing_domain::time::UnixMillis;
 use bytes::Bytes;
 use http::Response;
+use tokio::time::Instant;
 
 use crate::admit::Ticket;
 use crate::api::body::Body;
@@ -37,6 +41,8 @@ pub struct Run<'a> {
     pub gateway: &'a Arc<Gateway>,
     /// Who calls.
     pub caller: &'a Arc<KeyView>,
+    /// When the request was there, whole, and when it came by the wall clock.
+    pub came: (Instant, UnixMillis),
     /// What was sent.
     pub inbound: Inbound<'a>,
     /// Where it may go.
@@ -177,16 +183,37 @@ fn note_target(run: &Run<'_>, target: &Target, call: &mut Call) {
     call.series = Some(target.series(&run.gateway.metrics));
 }
 
+/// What a future gives at once, without waiting: for what is mostly there already, and else needs a timer.
+pub async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(it) => Some(it),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// The whole of an upstream's body, within a bound, until a moment.
+///
+/// # Errors
+///
+/// Those of [`collect`], and [`Code::UpstreamTimeout`].
+pub async fn collect_until(
+    collecting: impl Future<Output = Result<Bytes, Error>>,
+    until: Instant,
+) -> Result<Bytes, Error> {
+    tokio::time::timeout_at(until, collecting).await.unwrap_or_else(|_| {
+        Err(Error::new(Code::UpstreamTimeout, "the upstream did not finish its reply in time"))
+    })
+}
+
 /// The whole of an upstream's body, within a bound.
 ///
 /// # Errors
 ///
-/// [`Code::ResultTooLarge`], [`Code::UpstreamFailed`] where it breaks off, [`Code::UpstreamTimeout`].
-pub async fn collect(
-    mut body: Reply,
-    bytes_max: usize,
-    within: std::time::Duration,
-) -> Result<Bytes, Error> {
+/// [`Code::ResultTooLarge`], [`Code::UpstreamFailed`] where it breaks off.
+pub async fn collect(mut body: Reply, bytes_max: usize) -> Result<Bytes, Error> {
     use http_body_util::BodyExt;
 
     let too_large = || {
@@ -196,22 +223,21 @@ pub async fn collect(
     if (bytes_max as u64) < http_body::Body::size_hint(&body).lower() {
         return Err(too_large());
     }
-    let collected = async {
-        let mut whole = Whole::default();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                tracing::debug!(%error, "an upstream's reply broke off");
-                Error::new(Code::UpstreamFailed, "the upstream's reply broke off before its end")
-            })?;
-            let Ok(data) = frame.into_data() else { continue };
-            let more = http_body::Body::size_hint(&body).lower();
-            if !whole.push(data, more, bytes_max) {
-                return Err(too_large());
-            }
+    let mut whole = Whole::default();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            tracing::debug!(%error, "an upstream's reply broke off");
+            Error::new(Code::UpstreamFailed, "the upstream's reply broke off before its end")
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        let more = http_body::Body::size_hint(&body).lower();
+        if !whole.push(data, more, bytes_max) {
+            return Err(too_large());
         }
-        Ok(whole.into_bytes())
-    };
-    tokio::time::timeout(within, collected).await.unwrap_or_else(|_| {
-        Err(Error::new(Code::UpstreamTimeout, "the upstream did not finish its reply in time"))
-    })
+        // Its end, where that is known, is not asked for.
+        if http_body::Body::is_end_stream(&body) {
+            break;
+        }
+    }
+    Ok(whole.into_bytes())
 }

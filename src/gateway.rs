@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use althing_domain::time::Clock;
+use althing_domain::time::{Clock, UnixMillis};
 use althing_storage::record::{Kind, Record};
 use arc_swap::ArcSwap;
 use http::HeaderMap;
@@ -100,14 +100,8 @@ pub struct Arrival {
     pub id: Uuid,
     /// When its head was read.
     pub at: Instant,
-}
-
-impl Arrival {
-    /// A request that arrives now.
-    #[must_use]
-    pub fn now() -> Self {
-        Self { id: new_id(), at: Instant::now() }
-    }
+    /// The same by the wall clock.
+    pub wall: UnixMillis,
 }
 
 /// A fresh id: a UUID of version 7 (RFC 9562, section 5.7).
@@ -139,7 +133,13 @@ impl Drop for Seat {
 }
 
 impl Gateway {
-    /// The caller of a request under the law as it is now.
+    /// A request that arrives now. Clocks are read here once: what the request is judged by is when it came.
+    #[must_use]
+    pub fn arrive(&self) -> Arrival {
+        Arrival { id: new_id(), at: Instant::now(), wall: self.clock.now() }
+    }
+
+    /// The caller of a request that came at `wall`, under the law as it is now.
     ///
     /// # Errors
     ///
@@ -149,8 +149,9 @@ impl Gateway {
         view: &View,
         headers: &HeaderMap,
         query: Option<&str>,
+        wall: UnixMillis,
     ) -> Result<Arc<KeyView>, Error> {
-        auth::caller(view, self.settings.auth, headers, query, self.clock.now())
+        auth::caller(view, self.settings.auth, headers, query, wall)
             .inspect_err(|it| self.refused(it))
     }
 
@@ -179,25 +180,24 @@ impl Gateway {
         Err(error)
     }
 
-    /// Opens a call of `caller` once there is room for its record.
+    /// Opens a call of `caller` once there is room for its record. `ready`: when the request was there whole.
     ///
     /// # Errors
     ///
     /// [`Code::RecordsFull`].
     pub async fn open_call(
         &self,
-        arrival: Arrival,
+        (arrival, ready): (Arrival, Instant),
         kind: Kind,
         caller: &KeyView,
     ) -> Result<Box<Call>, Error> {
         let room = self.recorder.room().await.inspect_err(|it| self.refused(it))?;
-        let at = self.clock.now().0;
-        let mut record =
-            Record::new(arrival.id.as_u128(), at, Arc::clone(&self.settings.node), kind);
+        let (id, at) = (arrival.id.as_u128(), arrival.wall.0);
+        let mut record = Record::new(id, at, Arc::clone(&self.settings.node), kind);
         record.key = Some(Arc::clone(&caller.label));
         record.team.clone_from(&caller.team_label);
         record.customer.clone_from(&caller.customer_label);
-        Ok(Call::open(record, arrival.at, room, &self.recorder, &self.metrics))
+        Ok(Call::open(record, (arrival.at, ready), room, (&self.recorder, &self.metrics)))
     }
 }
 

@@ -16,7 +16,7 @@ use althing_storage::record::{Bodies, Kind, Record, Status, Tokens};
 use althing_storage::spool::Room;
 use tokio::time::Instant;
 
-use crate::admit::Running;
+use crate::admit::{Mono, Running};
 use crate::error::{Code, Error, Tried};
 use crate::gateway::Seat;
 use crate::telemetry::metric::{Ending, Metrics, Series};
@@ -85,14 +85,14 @@ impl Ended {
 }
 
 impl Call {
-    /// Opens a call that began at `started`. `room` is where its record will go. In a box: it is handed from stage to stage.
+    /// Opens a call whose request began to come at `started`, and was there at `ready`. `room` is where its record will go.
+    /// In a box: it is handed from stage to stage.
     #[must_use]
     pub fn open(
         record: Record,
-        started: Instant,
+        (started, ready): (Instant, Instant),
         room: Room,
-        recorder: &Arc<Recorder>,
-        metrics: &Arc<Metrics>,
+        (recorder, metrics): (&Arc<Recorder>, &Arc<Metrics>),
     ) -> Box<Self> {
         metrics.in_flight.inc();
         Box::new(Self {
@@ -105,7 +105,7 @@ impl Call {
             probe: None,
             usage: Usage::default(),
             started,
-            working_since: Some(Instant::now()),
+            working_since: Some(ready),
             overhead: Duration::ZERO,
             room: Some(room),
             recorder: Arc::clone(recorder),
@@ -114,10 +114,16 @@ impl Call {
         })
     }
 
-    /// From here on the call waits for somebody else: time that is not counted as the gateway's own.
-    pub fn pause(&mut self) {
+    /// From now on, which is given, the call waits for somebody else: time that is not counted as the gateway's own.
+    pub fn pause(&mut self) -> Instant {
+        let now = Instant::now();
+        self.pause_at(now);
+        now
+    }
+
+    fn pause_at(&mut self, now: Instant) {
         if let Some(since) = self.working_since.take() {
-            self.overhead += since.elapsed();
+            self.overhead += now.saturating_duration_since(since);
         }
     }
 
@@ -182,9 +188,10 @@ impl Call {
             return;
         }
         self.closed = true;
-        let cost = self.settle(ended);
-        let latency = self.started.elapsed();
-        self.pause();
+        let now = Instant::now();
+        let cost = self.settle(ended, Mono::of(now));
+        let latency = now.saturating_duration_since(self.started);
+        self.pause_at(now);
         let usage = self.usage;
         let record = &mut self.record;
         record.cost_nano_usd = cost.0;
@@ -223,7 +230,7 @@ impl Call {
         }
     }
 
-    fn settle(&mut self, ended: &Ended) -> NanoUsd {
+    fn settle(&mut self, ended: &Ended, now: Mono) -> NanoUsd {
         let Some(running) = self.running.take() else { return NanoUsd::ZERO };
         if *ended == Ended::Cancelled && self.usage == Usage::default() {
             // Nothing came back and the vendor may bill: what was reserved counts as spent.
@@ -233,7 +240,7 @@ impl Call {
             return upper;
         }
         let cost = self.cost();
-        running.settle(cost, self.usage.input.saturating_add(self.usage.output));
+        running.settle_at(cost, self.usage.input.saturating_add(self.usage.output), now);
         cost
     }
 }

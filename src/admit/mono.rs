@@ -13,9 +13,15 @@ impl Mono {
     /// Now.
     #[must_use]
     pub fn now() -> Self {
+        Self::of(Instant::now())
+    }
+
+    /// The moment `at`. What is before the process first asked is its start.
+    #[must_use]
+    pub fn of(at: Instant) -> Self {
         static START: OnceLock<Instant> = OnceLock::new();
         let start = *START.get_or_init(Instant::now);
-        Self::after(Instant::now().saturating_duration_since(start))
+        Self::after(at.saturating_duration_since(start))
     }
 
     /// The time `since` after the start.

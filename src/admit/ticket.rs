@@ -128,15 +128,14 @@ impl Claim {
         Ok(())
     }
 
-    /// Replaces the reservation by `cost`, and the token estimate by `tokens` where they are known.
-    fn settle(mut self, cost: u64, tokens: Option<u64>) {
+    /// Replaces the reservation by `cost`, and the token estimate by `tokens` as they are known at a moment, if they are.
+    fn settle(mut self, cost: u64, tokens: Option<(u64, Mono)>) {
         for (hold, budget) in self.holds.drain(..).zip(&self.limits.budgets) {
             hold.settle(cost);
             budget.touch();
             budget.freed();
         }
-        if let Some(used) = tokens {
-            let now = Mono::now();
+        if let Some((used, now)) = tokens {
             for (taken, rate) in self.tokens.drain(..).zip(&self.limits.rates) {
                 rate.correct_tokens(now, taken, used);
             }
@@ -235,7 +234,7 @@ impl Claims {
         Ok(())
     }
 
-    fn settle(self, cost: u64, tokens: Option<u64>) {
+    fn settle(self, cost: u64, tokens: Option<(u64, Mono)>) {
         self.own.settle(cost, tokens);
         if let Some(target) = self.target {
             target.settle(cost, tokens);
@@ -334,9 +333,14 @@ impl Running {
     }
 
     /// Ends it: replaces the reservation by what the call cost, and the token estimate by what it used.
-    pub fn settle(mut self, cost: NanoUsd, tokens: u64) {
+    pub fn settle(self, cost: NanoUsd, tokens: u64) {
+        self.settle_at(cost, tokens, Mono::now());
+    }
+
+    /// The same for who knows what time it is.
+    pub fn settle_at(mut self, cost: NanoUsd, tokens: u64, now: Mono) {
         if let Some(claims) = self.claims.take() {
-            claims.settle(cost.0, Some(tokens));
+            claims.settle(cost.0, Some((tokens, now)));
         }
     }
 }

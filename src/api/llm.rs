@@ -9,6 +9,7 @@ use althing_storage::record::Kind;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use tokio::time::Instant;
 
 use super::body::Body;
 use super::face::{Face, Op};
@@ -35,7 +36,7 @@ pub async fn serve(
     body: RequestBody,
 ) -> Response<Body> {
     let view = gateway.views.load_full();
-    let caller = match gateway.caller(&view, &parts.headers, parts.uri.query()) {
+    let caller = match gateway.caller(&view, &parts.headers, parts.uri.query(), arrival.wall) {
         Ok(it) => it,
         Err(error) => return failure(face.dialect, &error, arrival),
     };
@@ -75,7 +76,8 @@ async fn answer(
     let clamp = clamp(&parts.headers)?;
     let seat = gateway.seat(caller)?;
     let body = read::body(gateway, &parts.headers, body).await?;
-    let mut call = gateway.open_call(arrival, Kind::ModelCall, caller).await?;
+    let ready = Instant::now();
+    let mut call = gateway.open_call((arrival, ready), Kind::ModelCall, caller).await?;
     call.seat = Some(seat);
     if let Some(otlp) = &gateway.otlp {
         let asked = Asked::Model { operation: face.op.operation(), route: face.op.route() };
@@ -90,7 +92,7 @@ async fn answer(
             Ok(json(Response::new(Body::full(answer))))
         }
         Ok((inbound, plan)) => {
-            let run = Run { gateway, caller, inbound, plan, clamp };
+            let run = Run { gateway, caller, came: (ready, arrival.wall), inbound, plan, clamp };
             run.go(call).await
         }
         Err(error) => {

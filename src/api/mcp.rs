@@ -24,7 +24,7 @@ pub fn is_mcp(path: &str) -> bool {
 
 /// Answers an MCP client.
 pub async fn serve(api: &Api, arrival: Arrival, parts: Parts, body: RequestBody) -> Response<Body> {
-    let (key, caller) = match caller(api, &parts) {
+    let (key, caller) = match caller(api, arrival, &parts) {
         Ok(it) => it,
         Err(error) => return plain(&error, arrival),
     };
@@ -66,7 +66,7 @@ pub async fn execute(
     parts: &Parts,
     body: RequestBody,
 ) -> Response<Body> {
-    let (key, caller) = match caller(api, parts) {
+    let (key, caller) = match caller(api, arrival, parts) {
         Ok(it) => it,
         Err(error) => return plain(&error, arrival),
     };
@@ -89,9 +89,13 @@ pub async fn execute(
     response
 }
 
-fn caller(api: &Api, parts: &Parts) -> Result<(Arc<KeyView>, Arc<dyn ToolCaller>), Error> {
+fn caller(
+    api: &Api,
+    arrival: Arrival,
+    parts: &Parts,
+) -> Result<(Arc<KeyView>, Arc<dyn ToolCaller>), Error> {
     let view = api.gateway.views.load_full();
-    let key = api.gateway.caller(&view, &parts.headers, parts.uri.query())?;
+    let key = api.gateway.caller(&view, &parts.headers, parts.uri.query(), arrival.wall)?;
     let caller = KeyCaller::new(&api.gateway, &view, &key);
     Ok((key, caller))
 }

@@ -37,7 +37,7 @@ pub fn list(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
     let shape = shape(path, parts);
     let dialect = shape.dialect();
     let view = api.gateway.views.load_full();
-    let caller = match api.gateway.caller(&view, &parts.headers, parts.uri.query()) {
+    let caller = match api.gateway.caller(&view, &parts.headers, parts.uri.query(), arrival.wall) {
         Ok(it) => it,
         Err(error) => return llm::failure(dialect, &error, arrival),
     };
@@ -175,7 +175,7 @@ fn names(provider: &ProviderView) -> impl Iterator<Item = &str> {
 pub fn own_key(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
     let dialect = dialect_of_path(parts.uri.path());
     let view = api.gateway.views.load_full();
-    let caller = match api.gateway.caller(&view, &parts.headers, parts.uri.query()) {
+    let caller = match api.gateway.caller(&view, &parts.headers, parts.uri.query(), arrival.wall) {
         Ok(it) => it,
         Err(error) => return llm::failure(dialect, &error, arrival),
     };

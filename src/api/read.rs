@@ -1,5 +1,6 @@
 //! Reading a caller's body, within its limits.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Code, Error};
+use crate::execute::at_once;
 use crate::execute::whole::Whole;
 use crate::gateway::Gateway;
 use crate::listen::RequestBody;
@@ -53,10 +55,18 @@ pub async fn limited(mut body: RequestBody, bytes_max: usize) -> Result<Bytes, E
     if (bytes_max as u64) < body.size_hint().lower() {
         return Err(too_large());
     }
-    let until = Instant::now() + BODY_WITHIN;
+    let mut until = None;
     let mut whole = Whole::default();
-    loop {
-        let next = timeout_at(until.min(Instant::now() + BODY_IDLE), body.frame()).await;
+    // Its end, where that is known, is not waited for: most bodies are one frame.
+    while !body.is_end_stream() {
+        let next = match at_once(pin!(body.frame())).await {
+            Some(it) => Ok(it),
+            None => {
+                let now = Instant::now();
+                let until = *until.get_or_insert(now + BODY_WITHIN);
+                timeout_at(until.min(now + BODY_IDLE), body.frame()).await
+            }
+        };
         let frame = match next {
             Err(_) => return Err(Error::of(Code::RequestTimeout)),
             Ok(None) => break,

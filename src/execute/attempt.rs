@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use rand::RngExt;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::egress::{Reply, SendError};
 use super::money::Bound;
@@ -58,9 +59,8 @@ pub async fn target<'t>(
     }
     let mut last = Error::of(Code::UpstreamUnreachable);
     for at in 0..retry::ATTEMPTS_PER_TARGET_MAX {
-        let left = (call.started() + run.gateway.settings.request_timeout)
-            .saturating_duration_since(tokio::time::Instant::now());
-        if left.is_zero() && 0 < call.record.attempts {
+        let end = call.started() + run.gateway.settings.request_timeout;
+        if 0 < call.record.attempts && end <= Instant::now() {
             let text = "the call took as long as `limits.request_timeout` allows";
             last = Error::new(Code::UpstreamTimeout, text);
             break;
@@ -68,8 +68,8 @@ pub async fn target<'t>(
         let key = if keys.is_empty() { None } else { keys.get(at as usize % keys.len()).copied() };
         call.record.attempts += 1;
         call.record.provider_key = key.map(|it| std::sync::Arc::clone(&it.name));
-        let default = if run.inbound.stream { STREAM_BEGINS_WITHIN } else { left };
-        let within = target.provider.timeout.unwrap_or(default).min(left);
+        let default = run.inbound.stream.then_some(STREAM_BEGINS_WITHIN);
+        let within = (target.provider.timeout.or(default), end);
         let sent = exchange(target, &outbound, key, within, call).await;
         let (verdict, error, headers) = match sent {
             Ok(response) if retry::judge(response.status()) == Verdict::Answer => {
@@ -187,7 +187,7 @@ async fn exchange(
     target: &Target,
     outbound: &Outbound,
     key: Option<&KeyCell>,
-    within: Duration,
+    (within, end): (Option<Duration>, Instant),
     call: &mut Call,
 ) -> Result<Response<Reply>, Error> {
     let provider = &target.provider;
@@ -196,8 +196,9 @@ async fn exchange(
         .probe
         .as_mut()
         .map(|it| it.attempt(Some(&provider.peer), Some(&provider.label), names));
-    call.pause();
-    let sent = send(target, outbound, key, (within, passed)).await;
+    let now = call.pause();
+    let until = within.map_or(end, |it| end.min(now + it));
+    let sent = send(target, outbound, key, (now, until, passed)).await;
     call.resume();
     if let Some(probe) = &mut call.probe {
         match &sent {
@@ -211,12 +212,12 @@ async fn exchange(
     sent
 }
 
-/// Sends a request. `within`: how long the reply may take to begin.
+/// Sends a request `now`. `until`: when the reply must have begun.
 async fn send(
     target: &Target,
     outbound: &Outbound,
     key: Option<&KeyCell>,
-    (within, passed): (Duration, Option<Passed>),
+    (now, until, passed): (Instant, Instant, Option<Passed>),
 ) -> Result<Response<Reply>, Error> {
     let mut request = request(target, outbound, key)?;
     if let Some(passed) = passed {
@@ -225,7 +226,7 @@ async fn send(
             request.headers_mut().insert(TRACESTATE, state);
         }
     }
-    let sent = tokio::time::timeout(within, target.provider.client.send(request)).await;
+    let sent = tokio::time::timeout_at(until, target.provider.client.send(request)).await;
     match sent {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(SendError::Connect(cause))) => {
@@ -247,7 +248,7 @@ async fn send(
             format!(
                 "the provider `{}` did not begin to answer within {} ms",
                 target.provider.name,
-                within.as_millis()
+                until.saturating_duration_since(now).as_millis()
             ),
         )),
     }
@@ -290,9 +291,9 @@ fn append(headers: &mut HeaderMap, more: &[(HeaderName, HeaderValue)]) {
 async fn failure(target: &Target, key: Option<&KeyCell>, response: Response<Reply>) -> Error {
     let status = response.status();
     let retry_after = retry::retry_after(response.headers());
-    let body = super::collect(response.into_body(), FAILURE_BYTES_MAX, FAILURE_WITHIN)
-        .await
-        .unwrap_or_default();
+    let body = super::collect(response.into_body(), FAILURE_BYTES_MAX);
+    let body =
+        super::collect_until(body, Instant::now() + FAILURE_WITHIN).await.unwrap_or_default();
     let told = target.provider.vendor.chat().decode_failure(status.as_u16(), &body);
     let name = &target.provider.name;
     let mut error = match status.as_u16() {

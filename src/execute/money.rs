@@ -176,7 +176,7 @@ impl Bound {
         } else {
             estimate + each.min(RATE_OUTPUT_TOKENS)
         };
-        let ask = Ask { upper, tokens, at: Mono::now() };
+        let ask = Ask { upper, tokens, at: Mono::of(run.came.0) };
         // Only a maximum that the vendor is told holds, however fast it writes.
         let is_told =
             is_strict && stated(run).is_none() && 0 < each && may_tell(target, input, each);
@@ -263,7 +263,7 @@ pub(super) fn price(run: &Run<'_>, target: &Target) -> Option<Price> {
 ///
 /// What the caller is told.
 pub async fn admit(run: &Run<'_>, target: &Target, bound: &mut Bound) -> Result<Ticket, Error> {
-    let until = Instant::now() + HELD_WAIT_MAX;
+    let until = run.came.0 + HELD_WAIT_MAX;
     let Some(price) = bound.is_strict.then(|| price(run, target)).flatten() else {
         return take(run, target, bound.ask, until).await.map_err(Error::from);
     };
@@ -363,7 +363,7 @@ fn least(run: &Run<'_>) -> u64 {
 
 /// A fair part of what is left, at the level that has the least.
 fn fair_part(run: &Run<'_>, target: &Target) -> NanoUsd {
-    let now = run.gateway.clock.now();
+    let now = run.came.1;
     let part = |it: &Arc<KeyLimits>| admit::fair_part(it, now);
     part(&run.caller.limits).min(target.limits.as_ref().map_or(NanoUsd::MAX, part))
 }

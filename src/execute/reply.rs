@@ -1,7 +1,7 @@
 //! An upstream's answer, on its way to the caller.
 
 use std::fmt::Write as _;
-
+use std::pin::pin;
 use std::sync::Arc;
 
 use althing_llm::chat::Alias;
@@ -16,7 +16,7 @@ use super::egress::Reply;
 use super::money::Bound;
 use super::outbound::{ReplyWay, refusal};
 use super::stream::{Array, Parts, PassBody, Translation, Way};
-use super::{Answered, Run, collect, kept};
+use super::{Answered, Run, at_once, collect, collect_until, kept};
 use crate::api::body::Body;
 use crate::api::face::Op;
 use crate::error::{Code, Error};
@@ -85,11 +85,17 @@ async fn whole(
     call: &mut Call,
 ) -> Result<(StatusCode, Bytes), Error> {
     let status = answered.response.status();
-    call.pause();
-    let left = (call.started() + run.gateway.settings.request_timeout)
-        .saturating_duration_since(tokio::time::Instant::now());
-    let body = collect(answered.response.into_body(), REPLY_BYTES_MAX, left).await;
-    call.resume();
+    let mut collecting = pin!(collect(answered.response.into_body(), REPLY_BYTES_MAX));
+    let body = match at_once(collecting.as_mut()).await {
+        Some(it) => it,
+        None => {
+            call.pause();
+            let until = call.started() + run.gateway.settings.request_timeout;
+            let body = collect_until(collecting, until).await;
+            call.resume();
+            body
+        }
+    };
     let body = match body {
         Ok(it) => it,
         Err(error) => {

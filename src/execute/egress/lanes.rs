@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -22,7 +22,6 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tower::Service;
 
 use super::{POOL_IDLE_PER_HOST_MAX, Reply, SendError, cause};
@@ -45,7 +44,8 @@ struct Lane {
     connection: Option<Connection<TokioIo<TcpStream>, Full<Bytes>>>,
     authority: Authority,
     host: HeaderValue,
-    idle_since: Instant,
+    /// In which round of the sweep it became idle.
+    idle_since: u32,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, String>> + Send>>;
@@ -53,8 +53,10 @@ type Connecting = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, String>
 /// The connections of one client.
 pub(crate) struct Lanes {
     connect: Box<dyn Fn(Uri) -> Connecting + Send + Sync>,
-    /// How long a connection may be idle.
-    idle: Duration,
+    /// After how many rounds of the sweep an idle connection's time is over.
+    rounds_max: u32,
+    /// Rounds so far. By them a connection's time is told, so that no request reads a clock for it.
+    round: AtomicU32,
     #[expect(clippy::vec_box, reason = "a lane is long, and goes from shelf to reply and back")]
     shelves: [Mutex<Vec<Box<Lane>>>; SHELVES],
     is_swept: AtomicBool,
@@ -80,7 +82,8 @@ impl std::fmt::Debug for Lanes {
 }
 
 impl Lanes {
-    /// Lanes over connections that `connector` makes, each of which may be `idle` for so long.
+    /// Lanes over connections that `connector` makes, each of which may be `idle` for so long: in whole rounds of the sweep,
+    /// of which the first is not whole.
     pub(crate) fn new<C>(connector: C, idle: Duration) -> Arc<Self>
     where
         C: Service<Uri, Response = TokioIo<TcpStream>> + Clone + Send + Sync + 'static,
@@ -97,7 +100,9 @@ impl Lanes {
             })
         };
         let (connect, shelves) = (Box::new(connect), Default::default());
-        Arc::new(Self { connect, idle, shelves, is_swept: AtomicBool::new(false) })
+        let rounds_max = u32::try_from(idle.as_secs() / SWEEP_EVERY.as_secs()).unwrap_or(u32::MAX);
+        let (round, is_swept) = (AtomicU32::new(0), AtomicBool::new(false));
+        Arc::new(Self { connect, rounds_max, round, shelves, is_swept })
     }
 
     /// Sends a request and waits for the head of its reply. Where an idle connection turns out to be closed before
@@ -144,8 +149,8 @@ impl Lanes {
         let stream = (self.connect)(uri).await.map_err(SendError::Connect)?;
         let shaken = http1::handshake(stream).await;
         let (sender, connection) = shaken.map_err(|it| SendError::Connect(cause(&it)))?;
-        let (connection, idle_since) = (Some(connection), Instant::now());
-        Ok(Box::new(Lane { sender, connection, authority, host, idle_since }))
+        let connection = Some(connection);
+        Ok(Box::new(Lane { sender, connection, authority, host, idle_since: 0 }))
     }
 
     /// An idle connection to `authority`. Whether it is still open is seen when it is used: hyper reads before it writes, and
@@ -154,15 +159,13 @@ impl Lanes {
         let own = WORKER.with(|it| *it) % SHELVES;
         self.shelves.iter().cycle().skip(own).take(SHELVES).find_map(|shelf| {
             let mut idle = shelf.lock();
-            let at = idle.iter().rposition(|it| {
-                it.authority == *authority && it.idle_since.elapsed() < self.idle
-            })?;
+            let at = idle.iter().rposition(|it| it.authority == *authority)?;
             Some(idle.swap_remove(at))
         })
     }
 
     fn put(self: &Arc<Self>, mut lane: Box<Lane>) {
-        lane.idle_since = Instant::now();
+        lane.idle_since = self.round.load(Ordering::Relaxed);
         let own = WORKER.with(|it| *it) % SHELVES;
         let mut lane = Some(lane);
         for shelf in self.shelves.iter().cycle().skip(own).take(SHELVES) {
@@ -189,11 +192,12 @@ async fn sweep(lanes: std::sync::Weak<Lanes>) {
         let Some(lanes) = lanes.upgrade() else { return };
         // The next that becomes idle begins another sweep: said before looking, so that none is missed.
         lanes.is_swept.store(false, Ordering::Relaxed);
+        let round = lanes.round.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let mut left = 0;
         for shelf in &lanes.shelves {
             let mut over: SmallVec<[Box<Lane>; 8]> = SmallVec::new();
             let mut idle = shelf.lock();
-            over.extend(idle.extract_if(.., |it| lanes.idle <= it.idle_since.elapsed()));
+            over.extend(idle.extract_if(.., |it| lanes.rounds_max <= round.wrapping_sub(it.idle_since)));
             left += idle.len();
         }
         if left == 0 || lanes.is_swept.swap(true, Ordering::Relaxed) {
