@@ -7,7 +7,7 @@ use std::hint::black_box;
 use althing::app::Node;
 use althing::auth;
 use althing::control::view::KeyView;
-use althing::gateway::{Gateway};
+use althing::gateway::Gateway;
 use althing::route::{self, Wanted};
 use althing::settle::Ended;
 use althing_config::Overrides;

@@ -117,6 +117,7 @@ impl Run<'_> {
                     continue;
                 }
             }
+            call.lost = bound.lost();
             match attempt::target(self, target, outbound, (call, &bound)).await {
                 Tried::Answered(answered) => return Ok((answered, bound)),
                 Tried::Failed(error) => last = Some(error),

@@ -40,6 +40,8 @@ pub struct Call {
     pub seat: Option<Seat>,
     /// What is noted for traces and metrics by OTLP; `None` where that is off.
     pub probe: Option<Box<Probe>>,
+    /// What it is taken to have used where its caller leaves before its vendor has said anything.
+    pub lost: Usage,
     usage: Usage,
     started: Instant,
     /// When the gateway began to work on it itself; `None` while it waits for somebody else.
@@ -103,6 +105,7 @@ impl Call {
             series: None,
             seat: None,
             probe: None,
+            lost: Usage::default(),
             usage: Usage::default(),
             started,
             working_since: Some(ready),
@@ -235,6 +238,7 @@ impl Call {
         if *ended == Ended::Cancelled && self.usage == Usage::default() {
             // Nothing came back and the vendor may bill: what was reserved counts as spent.
             let upper = running.upper();
+            self.usage = self.lost;
             self.record.tokens.estimated = true;
             drop(running);
             return upper;

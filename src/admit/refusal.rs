@@ -191,10 +191,14 @@ impl fmt::Display for BudgetRefusal {
             }
         }
         match self.resets_at {
-            Some(at) => write!(f, "resets at {}", at.to_rfc3339())?,
-            None => f.write_str("does not reset")?,
+            Some(at) => write!(
+                f,
+                "resets at {}; raise the limit, wait for the reset, or make a call that costs less",
+                at.to_rfc3339()
+            ),
+            // It is for good, or it rolls and nothing was settled that could leave its window.
+            None => f.write_str("no reset is due; raise the limit, or make a call that costs less"),
         }
-        f.write_str("; raise the limit, wait for the reset, or make a call that costs less")
     }
 }
 

@@ -50,8 +50,12 @@ pub fn list(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
         .map(|it| percent_encoding::percent_decode_str(it.1).decode_utf8_lossy());
     let body = match one {
         None => shape.all(&models),
-        Some(name) => match models.iter().find(|it| it.id == name || it.bare() == name) {
-            Some(model) => shape.one(model),
+        Some(name) => match models
+            .into_iter()
+            .find(|it| it.id == name || it.bare() == name)
+            .or_else(|| unlisted(&view, &caller, &name))
+        {
+            Some(model) => shape.one(&model),
             None => {
                 let error =
                     Error::new(Code::ModelUnknown, format!("this key may use no model `{name}`"));
@@ -137,7 +141,9 @@ impl Shape {
 fn models_of(view: &View, caller: &KeyView) -> BTreeSet<Model> {
     let mut models = BTreeSet::new();
     for provider in view.providers.iter().filter(|it| it.enabled && it.broken.is_none()) {
-        for name in names(provider) {
+        let granted = caller.providers.iter().filter(|it| it.name.matches(provider.name.as_str()));
+        let granted = granted.flat_map(|it| it.models.iter()).map(|it| it.0.as_str());
+        for name in names(provider).chain(granted.filter(|it| !it.contains('*'))) {
             let upstream = provider.upstream_model(name);
             if caller.allows(provider.name.as_str(), [name, &upstream]).is_some() {
                 models.insert(Model {
@@ -148,6 +154,15 @@ fn models_of(view: &View, caller: &KeyView) -> BTreeSet<Model> {
         }
     }
     models
+}
+
+/// A model that nobody lists, where the key may ask its provider for it.
+fn unlisted(view: &View, caller: &KeyView, name: &str) -> Option<Model> {
+    let (provider, model) = name.split_once('/')?;
+    let provider = view.providers.iter().find(|it| it.name.as_str() == provider)?;
+    let is_usable = provider.enabled && provider.broken.is_none() && !model.is_empty();
+    (is_usable && caller.allows(provider.name.as_str(), [model, model]).is_some())
+        .then(|| Model { id: name.to_owned(), provider: provider.name.to_string() })
 }
 
 fn names(provider: &ProviderView) -> impl Iterator<Item = &str> {

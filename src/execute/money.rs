@@ -177,9 +177,11 @@ impl Bound {
             estimate + each.min(RATE_OUTPUT_TOKENS)
         };
         let ask = Ask { upper, tokens, at: Mono::of(run.came.0) };
-        // Only a maximum that the vendor is told holds, however fast it writes.
-        let is_told =
-            is_strict && stated(run).is_none() && 0 < each && may_tell(target, input, each);
+        // Only a maximum that the vendor is told holds, however fast it writes; and who sets one for a key means it.
+        let is_told = (is_strict || run.caller.default_max_tokens.is_some())
+            && stated(run).is_none()
+            && 0 < each
+            && may_tell(target, input, each);
         let thinks_unseen = is_strict && run.inbound.stream && thinks(run, target);
         Ok(Self {
             ask,

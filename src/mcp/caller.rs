@@ -110,7 +110,8 @@ impl ToolCaller for KeyCaller {
     async fn run(&self, mut request: ToolRequest) -> Result<Box<RawValue>, Error> {
         let arrival = self.gateway.arrive();
         let _seat = self.gateway.seat(&self.key)?;
-        let mut call = self.gateway.open_call((arrival, arrival.at), Kind::ToolCall, &self.key).await?;
+        let mut call =
+            self.gateway.open_call((arrival, arrival.at), Kind::ToolCall, &self.key).await?;
         describe(&self.gateway, &request, &mut call);
         trace(&self.gateway, &mut request, &mut call);
         let outcome = self.admitted(request, &mut call).await;
@@ -132,8 +133,7 @@ impl ToolCaller for KeyCaller {
     async fn refused(&self, attempt: Attempt, error: &Error) {
         // Where there is no room for the record the refusal stands all the same: the counters have it.
         let arrival = self.gateway.arrive();
-        let opened =
-            self.gateway.open_call((arrival, arrival.at), Kind::ToolCall, &self.key).await;
+        let opened = self.gateway.open_call((arrival, arrival.at), Kind::ToolCall, &self.key).await;
         let Ok(mut call) = opened else { return };
         let Attempt { name, tool, arguments, parent } = attempt;
         // The caller is told that there is no such tool; who reads records, that there is and whom it is kept from.

@@ -237,6 +237,80 @@ fn the_list_of_models_is_what_the_key_may_use_in_each_vendors_shape() {
 }
 
 #[test]
+fn a_model_that_nobody_lists_is_shown_to_a_key_that_may_use_it_and_listed_where_the_key_names_it() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let yaml = upstream.providers()
+            + &format!(
+                r#"virtual_keys:
+  - {{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}] }}
+  - {{ name: one, value: {KEY}-one, providers: [{{ name: up, models: ["nobody-lists"] }}] }}"#
+            );
+        let gateway = Gateway::start(&yaml).await;
+        for key in [KEY.to_owned(), format!("{KEY}-one")] {
+            let shown = gateway.get("/v1/models/up/nobody-lists", &key).await;
+            assert_eq!((shown.status, &shown.json()["id"]), (200, &json!("up/nobody-lists")));
+        }
+        let only = format!("{KEY}-one");
+        let listed = gateway.get("/v1/models", &only).await.json();
+        assert_eq!(listed["data"][0]["id"], "up/nobody-lists", "{listed}");
+        assert_eq!(listed["data"].as_array().map(Vec::len), Some(1), "{listed}");
+        for forbidden in ["up/other", "ant/nobody-lists", "none/nobody-lists"] {
+            let refused = gateway.get(&format!("/v1/models/{forbidden}"), &only).await;
+            assert_eq!(refused.status, 404, "{forbidden}");
+        }
+    });
+}
+
+#[test]
+fn a_keys_default_maximum_is_what_the_provider_is_told_without_any_budget() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let yaml = upstream.providers()
+            + &format!(
+                r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}], default_max_tokens: 77 }}]"#
+            );
+        let gateway = Gateway::start(&yaml).await;
+        for (most, told) in [(None, 77), (Some(12), 12)] {
+            let mut body =
+                json!({ "model": "up/ok", "messages": [{ "role": "user", "content": "hi" }] });
+            if let Some(most) = most {
+                body["max_tokens"] = json!(most);
+            }
+            let answer = gateway.post("/v1/chat/completions", KEY, &body).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(upstream.last().body["max_tokens"], told);
+        }
+    });
+}
+
+#[test]
+fn a_caller_who_leaves_before_the_reply_is_recorded_with_the_tokens_that_its_cost_stands_for() {
+    run(async {
+        let upstream = Upstream::start().await;
+        let yaml = upstream.providers()
+            + &format!(
+                r#"virtual_keys: [{{ name: app, value: {KEY}, providers: [{{ name: "*", models: ["*"] }}], budget: {{ limit_usd: "50", period: month }} }}]"#
+            );
+        let gateway = Gateway::start(&yaml).await;
+        let body = json!({ "model": "up/never", "max_tokens": 300, "messages": [{ "role": "user", "content": "hi" }] });
+        let request =
+            gateway.http.post(gateway.at("/v1/chat/completions")).bearer_auth(KEY).json(&body);
+        let asking = tokio::spawn(request.send());
+        until("the upstream is asked", async || (upstream.count() == 1).then_some(())).await;
+        asking.abort();
+        let entry = until("the call is recorded as cancelled", async || {
+            let logs = gateway.admin("GET", "/api/logs?status=cancelled", None).await.json();
+            logs["logs"].get(0).cloned()
+        })
+        .await;
+        assert_eq!(entry["tokens"]["output"], 300, "{entry}");
+        assert_eq!(entry["tokens"]["estimated"], true, "{entry}");
+        assert_ne!(entry["cost_usd"], "0", "{entry}");
+    });
+}
+
+#[test]
 fn tokens_are_counted_by_the_vendor_where_it_can() {
     run(async {
         let (_upstream, gateway) = start().await;

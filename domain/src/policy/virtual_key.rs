@@ -49,7 +49,7 @@ pub struct VirtualKey {
     /// A limit on how fast it may call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// What a request that names no maximum of output tokens is taken to ask for.
+    /// What a request that names no maximum of output tokens is taken to ask for, and its provider is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_max_tokens: Option<u64>,
     /// Until when it may be used, as RFC 3339.

@@ -197,7 +197,9 @@ async fn sweep(lanes: std::sync::Weak<Lanes>) {
         for shelf in &lanes.shelves {
             let mut over: SmallVec<[Box<Lane>; 8]> = SmallVec::new();
             let mut idle = shelf.lock();
-            over.extend(idle.extract_if(.., |it| lanes.rounds_max <= round.wrapping_sub(it.idle_since)));
+            over.extend(
+                idle.extract_if(.., |it| lanes.rounds_max <= round.wrapping_sub(it.idle_since)),
+            );
             left += idle.len();
         }
         if left == 0 || lanes.is_swept.swap(true, Ordering::Relaxed) {
