@@ -42,7 +42,14 @@ pub fn presented<'a>(
     query: Option<&'a str>,
 ) -> Result<Option<Cow<'a, str>>, Error> {
     let mut found: Option<Cow<'a, str>> = None;
-    for value in headers.get_all(header::AUTHORIZATION) {
+    // One walk over what came is less than a look for each name that a key may have.
+    for (name, value) in headers {
+        if KEY_HEADERS.contains(name) {
+            merge(&mut found, Cow::Borrowed(value.to_str().map_err(|_| unreadable())?.trim()))?;
+        }
+        if *name != header::AUTHORIZATION {
+            continue;
+        }
         let text = value.to_str().map_err(|_| unreadable())?;
         let token = match text.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
@@ -56,11 +63,6 @@ pub fn presented<'a>(
             }
         };
         merge(&mut found, Cow::Borrowed(token))?;
-    }
-    for name in &KEY_HEADERS {
-        for value in headers.get_all(name) {
-            merge(&mut found, Cow::Borrowed(value.to_str().map_err(|_| unreadable())?.trim()))?;
-        }
     }
     if let Some(query) = query {
         for pair in query.split('&') {

@@ -1,8 +1,6 @@
 //! What a caller has left, as headers.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
 use crate::admit::{self, Mono, rate::LeftRate};
 use crate::control::view::KeyView;
@@ -20,8 +18,8 @@ const TOKENS: Names = [
     HeaderName::from_static("x-ratelimit-remaining-tokens"),
     HeaderName::from_static("x-ratelimit-reset-tokens"),
 ];
-/// Three numbers of 20 digits and a unit.
-const TEXT_BYTES_MAX: usize = 64;
+/// A number of 20 digits and its unit.
+const TEXT_BYTES_MAX: usize = 22;
 
 /// Puts `x-ratelimit-*` where the key has rates.
 pub fn put(caller: &KeyView, headers: &mut HeaderMap) {
@@ -38,20 +36,22 @@ pub fn put(caller: &KeyView, headers: &mut HeaderMap) {
 
 fn put_one([limit, remaining, reset]: Names, left: LeftRate, headers: &mut HeaderMap) {
     let reset_ms = u64::try_from(left.reset.as_millis()).unwrap_or(u64::MAX);
-    // One buffer for all values: they share it.
-    let mut text = SmallVec::<[u8; TEXT_BYTES_MAX]>::new();
-    let mut put = |number: u64, unit: &str| {
-        text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-        text.extend_from_slice(unit.as_bytes());
-        text.len()
-    };
-    let ends = [put(left.limit, ""), put(left.remaining, ""), put(reset_ms, "ms")];
-    let text = Bytes::copy_from_slice(&text);
-    let mut from = 0;
-    for (name, end) in [limit, remaining, reset].into_iter().zip(ends) {
-        if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(from..end)) {
-            headers.insert(name, value);
-        }
-        from = end;
+    headers.insert(limit, left.limit.into());
+    headers.insert(remaining, left.remaining.into());
+    let mut text = [0; TEXT_BYTES_MAX];
+    let digits = itoa::Buffer::new();
+    if let Ok(value) = HeaderValue::from_bytes(in_millis(reset_ms, digits, &mut text)) {
+        headers.insert(reset, value);
     }
+}
+
+/// `number` as it is written, with its unit.
+fn in_millis(number: u64, mut digits: itoa::Buffer, text: &mut [u8; TEXT_BYTES_MAX]) -> &[u8] {
+    let digits = digits.format(number).as_bytes();
+    let unit = b"ms";
+    let all = digits.iter().chain(unit);
+    for (place, byte) in text.iter_mut().zip(all) {
+        *place = *byte;
+    }
+    text.get(..digits.len() + unit.len()).unwrap_or_default()
 }

@@ -142,8 +142,10 @@ fn is_local_name(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.split(':').next().unwrap_or(host),
     };
+    const LOCAL: &[u8] = b".localhost";
+    let last = name.len().checked_sub(LOCAL.len()).and_then(|at| name.as_bytes().get(at..));
     name.eq_ignore_ascii_case("localhost")
-        || name.to_ascii_lowercase().ends_with(".localhost")
+        || last.is_some_and(|it| it.eq_ignore_ascii_case(LOCAL))
         || name.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
