@@ -71,7 +71,6 @@ pub fn plan(view: &View, key: &KeyView, wanted: &Wanted<'_>) -> Result<Plan, Err
 struct Fitting<'v> {
     provider: &'v Arc<ProviderView>,
     rule: &'v KeyProviderView,
-    model: Arc<ModelView>,
     /// Whether it is known to serve it.
     knows: bool,
 }
@@ -99,9 +98,9 @@ fn resolve(
             continue;
         }
         is_served |= knows;
-        let model = provider.model(name);
-        if let Some(rule) = key.allows(provider.name.as_str(), [name, &model.name]) {
-            fitting.push(Fitting { provider, rule, model, knows });
+        let names = [name, provider.upstream_model(name)];
+        if let Some(rule) = key.allows(provider.name.as_str(), names) {
+            fitting.push(Fitting { provider, rule, knows });
         }
     }
     if fitting.iter().any(|it| it.knows) {
@@ -117,7 +116,7 @@ fn resolve(
     order(&mut fitting, dialect);
     // The first is the choice; the others that know the model can take over.
     for it in fitting.into_iter().take(TARGETS_MAX) {
-        targets.push(target(it.provider, it.rule, it.model));
+        targets.push(target(it.provider, it.rule, it.provider.model(name)));
     }
     Ok(())
 }

@@ -145,7 +145,7 @@ fn models_of(view: &View, caller: &KeyView) -> BTreeSet<Model> {
         let granted = granted.flat_map(|it| it.models.iter()).map(|it| it.0.as_str());
         for name in names(provider).chain(granted.filter(|it| !it.contains('*'))) {
             let upstream = provider.upstream_model(name);
-            if caller.allows(provider.name.as_str(), [name, &upstream]).is_some() {
+            if caller.allows(provider.name.as_str(), [name, upstream]).is_some() {
                 models.insert(Model {
                     id: format!("{}/{name}", provider.name),
                     provider: provider.name.to_string(),

@@ -192,8 +192,8 @@ impl ProviderView {
 
     /// The upstream's name of a model that a caller named.
     #[must_use]
-    pub fn upstream_model(&self, model: &str) -> Arc<str> {
-        self.aliases.get(model).map_or_else(|| Arc::from(model), Arc::clone)
+    pub fn upstream_model<'a>(&'a self, model: &'a str) -> &'a str {
+        self.aliases.get(model).map_or(model, |it| it)
     }
 
     /// The address of an operation: `path` is below the base URL, as the dialect has it.
