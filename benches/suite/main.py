@@ -115,6 +115,7 @@ class Bench:
         self.log(f"starting all, {KEYS} keys, {TOOL_KEYS} with tools")
         field = self.field
         self.keys = self.keys_file(KEYS, with_tools=False)
+        self.few_keys = self.keys_file(CONNECTIONS, with_tools=False)
         self.tool_keys = self.keys_file(TOOL_KEYS, with_tools=True)
         self.node = Althing(field, "althing", self.mock)
         self.node.start()
@@ -168,6 +169,8 @@ class Bench:
         for size, model in MODELS.items():
             chat = ("--conns", CONNECTIONS, "--body-size", size, "--model", model)
             self.each(("bare", "althing", "nginx", "haproxy"), *chat, case=f"chat {size}", path=CHAT)
+            # What the number of keys costs: the same with as many keys in use as there are connections.
+            self.one(f"chat {size}, {CONNECTIONS} keys", "althing", CHAT, *chat, keys=self.few_keys)
         chat = ("--conns", CONNECTIONS, "--body-size", 1024, "--model", TRANSLATED_MODEL)
         self.one("translated", "althing", CHAT, *chat)
 

@@ -42,7 +42,7 @@ def cost_table(rows):
         if who == "direct" or case in ("latency", "open loop"):
             continue
         figure, unit = ("cpu_s_per_1m_chunks", "s/1M chunks") if case == "stream" else ("cpu_us_per_req", "us")
-        base_case, base = ("chat 1024", "bare") if case == "translated" else (case, bases.get(case, "bare"))
+        base_case, base = ("chat 1024", "bare") if case == "translated" else (case.split(",")[0], bases.get(case, "bare"))
         values = [it[figure] for it in all]
         ratio = median(ratios(rows, case, who, base_case, base, figure)) if (base_case, base) in rows else None
         ratio = "" if ratio is None else f"{ratio:.2f}"
@@ -66,6 +66,9 @@ def target_table(rows, facts):
     cpu = "cpu_us_per_req"
     for size, most in ((1024, 1.35), (10240, 1.35), (102400, 1.5)):
         ratio(f"CPU a request, {size // 1024} KB", f"chat {size}", "althing", f"chat {size}", "bare", cpu, most)
+        few = next(case for case, _ in rows if case.startswith(f"chat {size}, "))
+        all = ratios(rows, few, "althing", f"chat {size}", "bare", cpu)
+        table.row(f"the same with {few.split(', ')[1]} in use", f"{median(all):.2f} x bare", spread(all, 2), "")
     ratio("translated (OpenAI in, Anthropic out), 1 KB", "translated", "althing", "chat 1024", "bare", cpu, 2.5)
     ratio("streaming, CPU a chunk", "stream", "althing", "stream", "nginx", "cpu_s_per_1m_chunks", 1.5)
     added = [a["ttfb"]["p50"] - b["ttfb"]["p50"] for a, b in zip(rows["stream", "althing"], rows["stream", "direct"])]
