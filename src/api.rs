@@ -10,6 +10,7 @@ pub mod mcp;
 pub mod models;
 pub mod ops;
 pub mod read;
+pub mod record;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

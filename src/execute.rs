@@ -81,7 +81,7 @@ impl Run<'_> {
 
     /// Keeps the bodies of a call that is answered with `error`, where the configuration wants that.
     fn keep_failure(&self, call: &mut Call, error: &Error) {
-        let keep = self.gateway.settings.keep_bodies;
+        let keep = call.keeps(self.gateway.settings.keep_bodies);
         kept::failure(keep, call, &self.inbound.sent, (self.inbound.dialect, error));
     }
 

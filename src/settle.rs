@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::admit::{Mono, Running};
 use crate::error::{Code, Error, Tried};
-use crate::gateway::Seat;
+use crate::gateway::{KeepBodies, Seat};
 use crate::telemetry::metric::{Ending, Metrics, Series};
 use crate::telemetry::probe::Probe;
 
@@ -42,6 +42,8 @@ pub struct Call {
     pub probe: Option<Box<Probe>>,
     /// What it is taken to have used where its caller leaves before its vendor has said anything.
     pub lost: Usage,
+    /// Whether nothing of what was said is kept, by its caller's wish.
+    pub is_off_record: bool,
     usage: Usage,
     started: Instant,
     /// When the gateway began to work on it itself; `None` while it waits for somebody else.
@@ -106,6 +108,7 @@ impl Call {
             seat: None,
             probe: None,
             lost: Usage::default(),
+            is_off_record: false,
             usage: Usage::default(),
             started,
             working_since: Some(ready),
@@ -176,6 +179,12 @@ impl Call {
         error
     }
 
+    /// Which bodies are kept of it, where the configuration says `configured`.
+    #[must_use]
+    pub const fn keeps(&self, configured: KeepBodies) -> KeepBodies {
+        if self.is_off_record { KeepBodies::Off } else { configured }
+    }
+
     /// Keeps bodies with the record.
     pub fn keep_bodies(&mut self, bodies: Bodies) {
         self.record.bodies = Some(Box::new(bodies));
@@ -197,6 +206,10 @@ impl Call {
         self.pause_at(now);
         let usage = self.usage;
         let record = &mut self.record;
+        if self.is_off_record {
+            // Here, too, whatever stage put it there: this is the one way into the log.
+            record.forget_content();
+        }
         record.cost_nano_usd = cost.0;
         record.overhead_us = u64::try_from(self.overhead.as_micros()).unwrap_or(u64::MAX);
         record.latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);

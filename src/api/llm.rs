@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::body::Body;
 use super::face::{Face, Op};
-use super::read;
+use super::{read, record};
 use crate::control::view::{KeyView, View};
 use crate::error::{Code, Error};
 use crate::execute::money::Clamp;
@@ -74,11 +74,13 @@ async fn answer(
 ) -> Result<Response<Body>, Error> {
     let &Request { gateway, caller, face, parts, .. } = asked;
     let clamp = clamp(&parts.headers)?;
+    let is_off_record = record::is_off(gateway, &parts.headers, caller)?;
     let seat = gateway.seat(caller)?;
     let body = read::body(gateway, &parts.headers, body).await?;
     let ready = Instant::now();
     let mut call = gateway.open_call((arrival, ready), Kind::ModelCall, caller).await?;
     call.seat = Some(seat);
+    call.is_off_record = is_off_record;
     if let Some(otlp) = &gateway.otlp {
         let asked = Asked::Model { operation: face.op.operation(), route: face.op.route() };
         call.probe = Some(otlp.probe(Parent::of_headers(&parts.headers), asked));
@@ -96,7 +98,8 @@ async fn answer(
             run.go(call).await
         }
         Err(error) => {
-            kept::failure(gateway.settings.keep_bodies, &mut call, &body, (face.dialect, &error));
+            let keep = call.keeps(gateway.settings.keep_bodies);
+            kept::failure(keep, &mut call, &body, (face.dialect, &error));
             call.close(&Ended::by(&error));
             Err(error)
         }

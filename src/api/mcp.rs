@@ -6,9 +6,9 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 
 use super::body::Body;
-use super::{Api, llm, read};
+use super::{Api, llm, read, record};
 use crate::auth;
-use crate::control::view::KeyView;
+use crate::control::view::{KeyView, View};
 use crate::error::{Code, Error};
 use crate::gateway::{Arrival, Gateway};
 use crate::listen::RequestBody;
@@ -24,10 +24,15 @@ pub fn is_mcp(path: &str) -> bool {
 
 /// Answers an MCP client.
 pub async fn serve(api: &Api, arrival: Arrival, parts: Parts, body: RequestBody) -> Response<Body> {
-    let (key, caller) = match caller(api, arrival, &parts) {
+    let (view, key) = match known(api, arrival, &parts) {
         Ok(it) => it,
         Err(error) => return plain(&error, arrival),
     };
+    let is_off_record = match record::is_off(&api.gateway, &parts.headers, &key) {
+        Ok(it) => it,
+        Err(error) => return crate::mcp::server::refused(error).map(Body::boxed),
+    };
+    let caller = KeyCaller::of_request(&api.gateway, (&view, &key), arrival, is_off_record);
     let mut response = answer(api, arrival, caller, (parts, body)).await;
     super::limits::put(&key, response.headers_mut());
     response
@@ -66,11 +71,13 @@ pub async fn execute(
     parts: &Parts,
     body: RequestBody,
 ) -> Response<Body> {
-    let (key, caller) = match caller(api, arrival, parts) {
+    let (view, key) = match known(api, arrival, parts) {
         Ok(it) => it,
         Err(error) => return plain(&error, arrival),
     };
     let executed = async {
+        let is_off_record = record::is_off(&api.gateway, &parts.headers, &key)?;
+        let caller = KeyCaller::of_request(&api.gateway, (&view, &key), arrival, is_off_record);
         let body = read::body(&api.gateway, &parts.headers, body).await?;
         api.executor.execute(caller, &parts.headers, parts.uri.query(), &body).await
     };
@@ -89,15 +96,15 @@ pub async fn execute(
     response
 }
 
-fn caller(
+/// Who calls, and the law of now.
+fn known(
     api: &Api,
     arrival: Arrival,
     parts: &Parts,
-) -> Result<(Arc<KeyView>, Arc<dyn ToolCaller>), Error> {
+) -> Result<(Arc<View>, Arc<KeyView>), Error> {
     let view = api.gateway.views.load_full();
     let key = api.gateway.caller(&view, &parts.headers, parts.uri.query(), arrival.wall)?;
-    let caller = KeyCaller::new(&api.gateway, &view, &key);
-    Ok((key, caller))
+    Ok((view, key))
 }
 
 /// An error before a message was read: in OpenAI's shape, which tools' callers share with chat.

@@ -214,6 +214,7 @@ pub fn own_key(api: &Api, arrival: Arrival, parts: &Parts) -> Response<Body> {
         "budgets": budgets_left(&caller.limits),
         "rate": rates_left(&caller.limits),
         "default_max_tokens": caller.default_max_tokens,
+        "record_opt_out": caller.record_opt_out,
     });
     llm::json(Response::new(Body::full(body.to_string())))
 }

@@ -126,7 +126,8 @@ async fn whole(
         }
     };
     let (shown, failed) = (result.as_ref().unwrap_or(&body), result.is_err());
-    kept::reply(run.gateway.settings.keep_bodies, call, &run.inbound.sent, (shown, failed));
+    let keep = call.keeps(run.gateway.settings.keep_bodies);
+    kept::reply(keep, call, &run.inbound.sent, (shown, failed));
     result.map(|it| (status, it))
 }
 
@@ -196,6 +197,7 @@ fn stream(
     let passes = matches!(way, Way::Pass { .. });
     // From here on the caller's connection and the upstream set the pace.
     call.pause();
+    let keep = call.keeps(run.gateway.settings.keep_bodies);
     let upstream: Reply = answered.response.into_body();
     let parts = Parts {
         upstream,
@@ -209,7 +211,7 @@ fn stream(
         call,
         input_estimate: bound.begun(run.inbound.body.len() as u64),
         bound,
-        kept: kept::Stream::of(run.gateway.settings.keep_bodies, &run.inbound.sent),
+        kept: kept::Stream::of(keep, &run.inbound.sent),
         idle: run.gateway.settings.idle_stream,
         within: run.gateway.settings.request_timeout,
         status: status.as_u16(),

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::HeaderMap;
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::call::{CallError, CallOutcome};
 use super::catalog::ToolEntry;
@@ -19,7 +21,7 @@ use super::scope::{Attempt, Filter, Grants, Scope, ToolCaller, ToolRequest, fail
 use crate::admit::{self, Ask, Mono};
 use crate::control::view::{KeyView, Standing, View};
 use crate::error::{Code, Error};
-use crate::gateway::Gateway;
+use crate::gateway::{Arrival, Gateway};
 use crate::settle::{Call, Ended};
 use crate::telemetry::probe::{Asked, Probe, Tool};
 
@@ -33,6 +35,10 @@ pub struct KeyCaller {
     gateway: Arc<Gateway>,
     view: Arc<View>,
     key: Arc<KeyView>,
+    /// The request that its first call comes from, until that call is made.
+    arrival: Mutex<Option<Arrival>>,
+    /// Whether nothing that is said is kept, by the caller's wish.
+    is_off_record: bool,
 }
 
 impl KeyCaller {
@@ -43,7 +49,36 @@ impl KeyCaller {
             gateway: Arc::clone(gateway),
             view: Arc::clone(view),
             key: Arc::clone(key),
+            arrival: Mutex::new(None),
+            is_off_record: false,
         })
+    }
+
+    /// The same for one request: its call is recorded under the request's id, which the caller is told. Where a request
+    /// is a batch, that is one of its calls.
+    #[must_use]
+    pub fn of_request(
+        gateway: &Arc<Gateway>,
+        (view, key): (&Arc<View>, &Arc<KeyView>),
+        arrival: Arrival,
+        is_off_record: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            gateway: Arc::clone(gateway),
+            view: Arc::clone(view),
+            key: Arc::clone(key),
+            arrival: Mutex::new(Some(arrival)),
+            is_off_record,
+        })
+    }
+
+    /// Opens the record of a call. No two have one id.
+    async fn open_call(&self) -> Result<Box<Call>, Error> {
+        let arrival = self.arrival.lock().take().unwrap_or_else(|| self.gateway.arrive());
+        let whole = (arrival, Instant::now());
+        let mut call = self.gateway.open_call(whole, Kind::ToolCall, &self.key).await?;
+        call.is_off_record = self.is_off_record;
+        Ok(call)
     }
 
     fn is_anonymous(&self) -> bool {
@@ -100,7 +135,13 @@ impl ToolCaller for KeyCaller {
         if key.standing != Standing::Active || key.expires_at.is_some_and(|it| it <= now) {
             return None;
         }
-        Some(Self::new(&self.gateway, &view, &key))
+        Some(Arc::new(Self {
+            gateway: Arc::clone(&self.gateway),
+            view,
+            key,
+            arrival: Mutex::new(None),
+            is_off_record: self.is_off_record,
+        }))
     }
 
     fn is_traced(&self) -> bool {
@@ -108,10 +149,8 @@ impl ToolCaller for KeyCaller {
     }
 
     async fn run(&self, mut request: ToolRequest) -> Result<Box<RawValue>, Error> {
-        let arrival = self.gateway.arrive();
         let _seat = self.gateway.seat(&self.key)?;
-        let mut call =
-            self.gateway.open_call((arrival, arrival.at), Kind::ToolCall, &self.key).await?;
+        let mut call = self.open_call().await?;
         describe(&self.gateway, &request, &mut call);
         trace(&self.gateway, &mut request, &mut call);
         let outcome = self.admitted(request, &mut call).await;
@@ -132,9 +171,7 @@ impl ToolCaller for KeyCaller {
 
     async fn refused(&self, attempt: Attempt, error: &Error) {
         // Where there is no room for the record the refusal stands all the same: the counters have it.
-        let arrival = self.gateway.arrive();
-        let opened = self.gateway.open_call((arrival, arrival.at), Kind::ToolCall, &self.key).await;
-        let Ok(mut call) = opened else { return };
+        let Ok(mut call) = self.open_call().await else { return };
         let Attempt { name, tool, arguments, parent } = attempt;
         // The caller is told that there is no such tool; who reads records, that there is and whom it is kept from.
         let is_forbidden = error.code == Code::ToolUnknown && tool.is_some();
@@ -215,6 +252,9 @@ fn describe_call(
 ) {
     call.record.parent =
         parent.and_then(|it| uuid::Uuid::parse_str(it).ok()).map(|it| it.as_u128());
+    if call.is_off_record {
+        return;
+    }
     let arguments = arguments.map_or("{}", RawValue::get);
     call.record.arguments_sha256 = digest(&SHA256, arguments.as_bytes()).as_ref().try_into().ok();
     if gateway.settings.keep_arguments {

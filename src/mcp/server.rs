@@ -377,6 +377,13 @@ impl McpServer {
     }
 }
 
+/// The answer to a request that is refused before its message is read.
+#[must_use]
+pub fn refused(error: Error) -> Response<Body> {
+    let status = error.http_status();
+    refuse(status, "null", &RpcError::from(error))
+}
+
 /// Which era a body belongs to.
 enum Era {
     Legacy,

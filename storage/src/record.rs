@@ -229,6 +229,14 @@ pub struct Record {
 }
 
 impl Record {
+    /// Leaves out what was said: bodies, and arguments with their hash, which would tell two calls alike. Who, when, what of
+    /// it cost and how it ended stay.
+    pub fn forget_content(&mut self) {
+        self.bodies = None;
+        self.arguments = None;
+        self.arguments_sha256 = None;
+    }
+
     /// A record of nothing yet: the fields that every call has, all others empty.
     #[must_use]
     pub fn new(id: u128, at_ms: u64, node: Arc<str>, kind: Kind) -> Self {

@@ -12,6 +12,7 @@ mod mcp_peers;
 mod models;
 mod oauth;
 mod operations;
+mod records;
 mod sdk;
 mod secrets;
 mod support;

@@ -79,6 +79,15 @@ fn samples() -> Vec<Op> {
             old_valid_until: None,
             expect: Expect::Version(7),
         },
+        Op::Put(Put {
+            object: Object::deserialize_as(
+                Kind::VirtualKey,
+                json!({"name": "quiet", "record_opt_out": true}),
+            )
+            .expect("sample"),
+            expect: Expect::Absent,
+            credential: None,
+        }),
     ]);
     ops
 }

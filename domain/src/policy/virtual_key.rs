@@ -52,6 +52,10 @@ pub struct VirtualKey {
     /// What a request that names no maximum of output tokens is taken to ask for, and its provider is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_max_tokens: Option<u64>,
+    /// Whether its callers may keep what a call says out of its record, with the header `x-althing-record: off`.
+    // Left out where it is not set, so that commands and snapshots stay as earlier builds wrote them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record_opt_out: bool,
     /// Until when it may be used, as RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,

@@ -108,6 +108,7 @@ impl KeyCompiler {
             tools: Arc::clone(&spec.tools),
             groups: Arc::clone(&spec.tool_groups),
             default_max_tokens: spec.default_max_tokens,
+            record_opt_out: spec.record_opt_out,
             limits: self.cells.limits_for(&levels(path)),
             in_flight: before.map_or_else(Arc::default, |it| Arc::clone(&it.in_flight)),
             hashes: smallvec::SmallVec::new(),

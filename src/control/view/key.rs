@@ -42,6 +42,8 @@ pub struct KeyView {
     pub groups: Arc<[Name]>,
     /// What a request that names no maximum is taken to ask for.
     pub default_max_tokens: Option<u64>,
+    /// Whether its callers may keep what a call says out of its record.
+    pub record_opt_out: bool,
     /// The money and rates of it, its team and its customer.
     pub limits: Arc<KeyLimits>,
     /// Its requests in flight on this node. Kept when the key is compiled anew.
@@ -91,6 +93,7 @@ impl KeyView {
             tools: Arc::from([Pattern::from("*")]),
             groups: Arc::default(),
             default_max_tokens: None,
+            record_opt_out: false,
             limits: Arc::default(),
             in_flight: Arc::default(),
             hashes: SmallVec::new(),
