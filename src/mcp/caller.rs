@@ -93,6 +93,10 @@ impl ToolCaller for KeyCaller {
         if self.is_anonymous() { ANONYMOUS } else { self.key.name.as_str() }
     }
 
+    fn number(&self) -> u64 {
+        self.key.number
+    }
+
     fn grants(&self) -> Grants {
         let group = |name: &althing_domain::id::Name| self.view.groups.get(name);
         Grants {
@@ -129,7 +133,8 @@ impl ToolCaller for KeyCaller {
         let key = if self.is_anonymous() {
             Arc::clone(&view.anonymous)
         } else {
-            view.key_named(self.key.name.as_str())?
+            // Of another key that has the name now it is none of the business.
+            view.key_named(self.key.name.as_str()).filter(|it| it.number == self.key.number)?
         };
         let now = self.gateway.clock.now();
         if key.standing != Standing::Active || key.expires_at.is_some_and(|it| it <= now) {

@@ -59,7 +59,8 @@ impl Executor {
     /// `query` may say `format=chat|responses`; the shape must then be that one.
     ///
     /// With an `idempotency-key` the same call gives the same answer for a day and is made once: who asks while it
-    /// runs waits for it, and another call under the same key is refused. Without one, dropping the future cancels
+    /// runs waits for it, and another call under the same key is refused. Who may not call the tool any more gets no
+    /// answer of before. Without one, dropping the future cancels
     /// the call.
     ///
     /// # Errors
@@ -79,6 +80,16 @@ impl Executor {
         match begun {
             Ok(Begun::Alone(call, request)) => finish(&*caller, *request, &call).await,
             Ok(Begun::Booked(waiting)) => book::outcome(waiting).await,
+            Ok(Begun::Known(call, waiting, tool)) => {
+                let outcome = book::outcome(waiting).await;
+                // It may have been waited for, and the law may be another by now.
+                if may_still_call(&*caller, tool.as_deref()) {
+                    return outcome;
+                }
+                let error = unknown(&call);
+                caller.refused(attempt, &error).await;
+                Err(error)
+            }
             Err(error) => {
                 caller.refused(attempt, &error).await;
                 Err(error)
@@ -121,13 +132,20 @@ impl Executor {
         content.push(0);
         content.extend_from_slice(body);
         let content: [u8; 32] = digest(&SHA256, &content).as_ref().try_into().unwrap_or_default();
-        let waiting = match self.book.enter(caller.principal(), &key, content)? {
-            Entry::Known(waiting) => waiting,
+        // The law comes first: what was answered before is for who may call the tool now.
+        if attempt.tool.as_ref().is_some_and(|it| !scope.permits(it)) {
+            return Err(unknown(&call));
+        }
+        let tool = attempt.tool.as_ref().map(|it| Arc::clone(&it.policy));
+        let owner = owner(&**caller);
+        let waiting = match self.book.enter(&owner, &key, (content, tool))? {
+            // Its server may be gone, and the tool with it: the answer is what the caller came back for.
+            Entry::Known(waiting, tool) => return Ok(Begun::Known(call, waiting, tool)),
             Entry::New(sender, waiting) => {
                 let request = match prepare() {
                     Ok(request) => request,
                     Err(error) => {
-                        self.book.forget(caller.principal(), &key);
+                        self.book.forget(&owner, &key);
                         return Err(error);
                     }
                 };
@@ -135,7 +153,7 @@ impl Executor {
                 // The call goes on when its first caller leaves: another may be waiting, or come back for it.
                 self.tasks.spawn("tool execution", async move {
                     let outcome = finish(&*caller, request, &call).await;
-                    book.settle(caller.principal(), &key, &outcome);
+                    book.settle(&owner, &key, &outcome);
                     // Nobody may be waiting any more.
                     let _gone = sender.send(Some(outcome));
                 });
@@ -150,8 +168,10 @@ impl Executor {
 enum Begun {
     /// By who asked, and nobody else.
     Alone(ToolCall, Box<ToolRequest>),
-    /// Under an idempotency key: it runs by itself, or ran before.
+    /// Under an idempotency key: it runs by itself.
     Booked(book::Waiting),
+    /// Under one that was used for the same call: that of this tool runs, or ran before.
+    Known(ToolCall, book::Waiting, Option<Arc<str>>),
 }
 
 fn prepare(
@@ -162,11 +182,7 @@ fn prepare(
     idempotency_key: Option<String>,
 ) -> Result<ToolRequest, Error> {
     let Some(tool) = scope.find(catalog, &call.name) else {
-        let message = format!(
-            "there is no tool `{}` that this key may call",
-            super::server::shown(&call.name)
-        );
-        return Err(Error::new(Code::ToolUnknown, message).with_param(call.name_field()));
+        return Err(unknown(call));
     };
     arguments::check(&tool, Some(&call.arguments))?;
     Ok(ToolRequest {
@@ -180,6 +196,23 @@ fn prepare(
         capabilities: None,
         origin: None,
     })
+}
+
+/// What is said of a tool that there is not, or that the caller may not call.
+fn unknown(call: &ToolCall) -> Error {
+    let message =
+        format!("there is no tool `{}` that this key may call", super::server::shown(&call.name));
+    Error::new(Code::ToolUnknown, message).with_param(call.name_field())
+}
+
+/// Whose idempotency keys are whose. Not by name alone: a name that was given up may be given again, to somebody else.
+fn owner(caller: &dyn ToolCaller) -> String {
+    format!("{} {}", caller.number(), caller.principal())
+}
+
+/// Whether a caller may call `tool` under the law as it is now.
+fn may_still_call(caller: &dyn ToolCaller, tool: Option<&str>) -> bool {
+    caller.refresh().is_some_and(|it| tool.is_none_or(|tool| it.may_call(tool)))
 }
 
 async fn finish(

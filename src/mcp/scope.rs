@@ -28,6 +28,11 @@ pub trait ToolCaller: Send + Sync {
     /// Who it is. Sessions, cursors and idempotency keys are bound to this.
     fn principal(&self) -> &str;
 
+    /// Which of those that have, or had, the principal's name it is: a name that was given up may be given again.
+    fn number(&self) -> u64 {
+        0
+    }
+
     /// All that its answers on tools follow from, as a value: what was made for one caller serves every other whose
     /// grants are equal.
     fn grants(&self) -> Grants;

@@ -285,3 +285,53 @@ fn descendants_of(root: u32) -> Vec<u32> {
     all.remove(0);
     all
 }
+
+#[test]
+fn an_answer_under_an_idempotency_key_is_repeated_only_to_who_may_still_have_it() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        let execute = async |key: &str| {
+            let request = gateway
+                .http
+                .post(gateway.at("/v1/mcp/tool/execute"))
+                .bearer_auth(key)
+                .header("idempotency-key", "once")
+                .json(&call("demo-multiply", r#"{"a":6,"b":7}"#));
+            gateway.send(request).await
+        };
+        let calls = async || {
+            let path = "/api/logs?kind=tool_call&status=ok";
+            let logs = gateway.admin("GET", path, None).await.json();
+            logs["logs"].as_array().map_or(0, Vec::len)
+        };
+        let first = execute(SOME).await;
+        assert_eq!((first.status, execute(SOME).await.text()), (200, first.text()));
+        until("one call was made", async || (calls().await == 1).then_some(())).await;
+
+        let law = async |patch: Value| {
+            let done = gateway.admin("PATCH", "/api/virtual-keys/some", Some(&patch)).await;
+            assert_eq!(done.status, 200, "{}", done.text());
+        };
+        law(json!({ "tools": ["demo/add"] })).await;
+        let forbidden = execute(SOME).await;
+        assert_eq!(
+            (forbidden.status, &forbidden.json()["error"]["code"]),
+            (404, &json!("tool_unknown")),
+            "{}",
+            forbidden.text()
+        );
+        law(json!({ "tools": ["demo/multiply"] })).await;
+        assert_eq!(execute(SOME).await.text(), first.text(), "the answer was not lost");
+
+        // A key that is gone gets nothing, and another of its name and value is another's.
+        let key = gateway.admin("GET", "/api/virtual-keys/some", None).await.json();
+        gateway.admin("DELETE", "/api/virtual-keys/some", None).await;
+        assert_eq!(execute(SOME).await.status, 401);
+        let again = json!({ "name": "some", "value": SOME, "tools": key["tools"] });
+        let made = gateway.admin("POST", "/api/virtual-keys", Some(&again)).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        assert_eq!(calls().await, 1);
+        assert_eq!(execute(SOME).await.status, 200);
+        until("its own call was made", async || (calls().await == 2).then_some(())).await;
+    });
+}

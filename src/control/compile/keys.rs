@@ -96,6 +96,7 @@ impl KeyCompiler {
         let spec = &path.key.spec;
         KeyView {
             name: spec.name.clone(),
+            number: path.key.id,
             label: spec.name.to_shared(),
             team_label: path.team.map(|it| it.spec.name.to_shared()),
             customer_label: path.customer.map(|it| it.spec.name.to_shared()),

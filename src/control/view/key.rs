@@ -24,7 +24,9 @@ pub enum Standing {
 pub struct KeyView {
     /// Its name.
     pub name: Name,
-    /// The same, for records.
+    /// Its number in the law, which no other object ever has.
+    pub number: u64,
+    /// Its name, for records.
     pub label: Arc<str>,
     /// The team that pays.
     pub team_label: Option<Arc<str>>,
@@ -79,6 +81,7 @@ impl KeyView {
     pub fn anonymous() -> Self {
         Self {
             name: Name::new("anonymous"),
+            number: 0,
             label: Arc::from("anonymous"),
             team_label: None,
             customer_label: None,

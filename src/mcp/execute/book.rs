@@ -1,6 +1,7 @@
 //! Which calls were made under which idempotency key. In memory: a restart forgets it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -40,6 +41,8 @@ struct Line {
     key: String,
     /// The SHA-256 of what was asked.
     content: [u8; 32],
+    /// The tool that was asked for, as policy calls it: its answer is for who may call it.
+    tool: Option<Arc<str>>,
     waiting: Waiting,
     since: Instant,
     /// The size of the answer; `None` while the call runs.
@@ -50,8 +53,8 @@ struct Line {
 pub(super) enum Entry {
     /// Not used before: the call is to be made, and its outcome sent.
     New(watch::Sender<Option<Outcome>>, Waiting),
-    /// Used for this very call.
-    Known(Waiting),
+    /// Used for this very call, of this tool.
+    Known(Waiting, Option<Arc<str>>),
 }
 
 impl Book {
@@ -60,14 +63,14 @@ impl Book {
         &self,
         principal: &str,
         key: &str,
-        content: [u8; 32],
+        (content, tool): ([u8; 32], Option<Arc<str>>),
     ) -> Result<Entry, Error> {
         let mut inner = self.inner.lock();
         inner.expire(principal);
         let lines = inner.principals.entry(principal.to_owned()).or_default();
         if let Some(line) = lines.iter().find(|it| it.key == key) {
             return if line.content == content {
-                Ok(Entry::Known(line.waiting.clone()))
+                Ok(Entry::Known(line.waiting.clone(), line.tool.clone()))
             } else {
                 Err(Error::new(
                     Code::Conflict,
@@ -88,6 +91,7 @@ impl Book {
         let line = Line {
             key: key.to_owned(),
             content,
+            tool,
             waiting: waiting.clone(),
             since: Instant::now(),
             bytes: None,

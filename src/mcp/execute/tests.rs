@@ -279,6 +279,53 @@ async fn one_key_one_call_one_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_of_before_is_for_who_may_call_the_tool_now() {
+    let go = Arc::new(Notify::new());
+    let caller = waiting(&go, Ok(()));
+    let catalogs = FakeCatalogs::new(catalog_of(&[("a", &["x"])], &json!({ "type": "object" })));
+    let executor = Executor::new(Arc::<FakeCatalogs>::clone(&catalogs), Tasks::default());
+    let keyed = headers(&[("idempotency-key", "k")]);
+    let body = Bytes::from(chat("a-x", "{}").to_string());
+    let run = |caller: &FakeCaller, body: &Bytes| {
+        let (executor, caller, headers, body) =
+            (executor.clone(), Arc::new(caller.clone()), keyed.clone(), body.clone());
+        async move { executor.execute(caller, &headers, None, &body).await }
+    };
+    let code = |outcome: Result<Executed, Error>| outcome.map(drop).map_err(|it| it.code);
+    go.notify_one();
+    run(&caller, &body).await.unwrap();
+
+    // The law forbids the tool now; also of another call under the key nothing is told.
+    let mut forbidden = caller.clone();
+    forbidden.tools = vec!["a/other".into()];
+    assert_eq!(code(run(&forbidden, &body).await), Err(Code::ToolUnknown));
+    let other = Bytes::from(chat("a-x", r#"{"n":2}"#).to_string());
+    assert_eq!(code(run(&forbidden, &other).await), Err(Code::ToolUnknown));
+    let refused = ("a-x".to_owned(), Code::ToolUnknown.name());
+    assert_eq!(caller.refused.lock().as_slice(), [refused.clone(), refused.clone()]);
+    // Its server is gone, and with it what the catalogue says of the tool.
+    catalogs.change(catalog_of(&[], &json!({})));
+    assert_eq!(code(run(&forbidden, &body).await), Err(Code::ToolUnknown));
+    assert_eq!(code(run(&caller, &body).await), Ok(()), "what it came back for");
+    // Another principal that has got the name.
+    let mut heir = caller.clone();
+    heir.number = 8;
+    assert_eq!(code(run(&heir, &body).await), Err(Code::ToolUnknown), "the call is not made");
+    // The key is revoked while its second request waits.
+    catalogs.change(catalog_of(&[("a", &["x"])], &json!({ "type": "object" })));
+    let keyed = headers(&[("idempotency-key", "another")]);
+    let first = executor.execute(Arc::new(caller.clone()), &keyed, None, &body);
+    let second = executor.execute(Arc::new(caller.clone()), &keyed, None, &body);
+    let revoke = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        *caller.revoked.lock() = true;
+        go.notify_one();
+    };
+    let (first, second, ()) = tokio::join!(first, second, revoke);
+    assert_eq!((code(first), code(second)), (Ok(()), Err(Code::ToolUnknown)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_was_not_made_can_be_tried_again_and_one_that_may_have_been_cannot() {
     for (code, runs) in [
         (Code::RateLimited, 2),

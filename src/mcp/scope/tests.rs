@@ -76,6 +76,7 @@ pub(crate) type Answer = Arc<
 #[derive(Clone)]
 pub(crate) struct FakeCaller {
     pub(crate) name: String,
+    pub(crate) number: u64,
     pub(crate) tools: Vec<Pattern>,
     pub(crate) groups: BTreeMap<String, Arc<ToolGroup>>,
     pub(crate) ran: Arc<Mutex<Vec<String>>>,
@@ -89,6 +90,7 @@ impl FakeCaller {
     pub(crate) fn new(tools: &[&str]) -> Self {
         Self {
             name: "app".to_owned(),
+            number: 7,
             tools: tools.iter().map(|it| Pattern::from(*it)).collect(),
             groups: BTreeMap::new(),
             ran: Arc::default(),
@@ -118,6 +120,9 @@ impl FakeCaller {
 impl ToolCaller for FakeCaller {
     fn principal(&self) -> &str {
         &self.name
+    }
+    fn number(&self) -> u64 {
+        self.number
     }
     fn grants(&self) -> Grants {
         Grants {
