@@ -11,7 +11,7 @@ use althing_domain::time::{Clock, UnixMillis};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::call::{Call, CallError, CallOutcome};
 use super::catalog::{Catalog, Offer, build};
@@ -154,8 +154,8 @@ impl fmt::Debug for Options {
 pub(crate) struct Context {
     pub(crate) options: Options,
     pub(crate) pending: Pending,
-    /// One renewal of tokens at a time for a server, by name.
-    renewing: Mutex<HashMap<Name, Arc<Semaphore>>>,
+    /// What the connections to a server share of its OAuth, by name.
+    oauth: Mutex<HashMap<Name, Arc<oauth::Shared>>>,
 }
 
 impl Context {
@@ -163,9 +163,7 @@ impl Context {
     pub(crate) fn oauth(&self, spec: &McpServer) -> Result<Option<oauth::Parts>, String> {
         let Some(Auth::OAuth(settings)) = &spec.auth else { return Ok(None) };
         let url = spec.url.as_deref().ok_or("`url` is missing")?;
-        let one = || Arc::new(Semaphore::new(1));
-        let renewing =
-            Arc::clone(self.renewing.lock().entry(spec.name.clone()).or_insert_with(one));
+        let shared = Arc::clone(self.oauth.lock().entry(spec.name.clone()).or_default());
         Ok(Some(oauth::Parts {
             server: spec.name.clone(),
             url: http::absolute(url)?,
@@ -173,7 +171,7 @@ impl Context {
             secrets: Arc::clone(&self.options.secrets),
             tokens: Arc::clone(&self.options.tokens),
             clock: Arc::clone(&self.options.clock),
-            renewing,
+            shared,
             tasks: self.options.tasks.clone(),
         }))
     }
@@ -213,7 +211,7 @@ impl Federation {
             context: Arc::new(Context {
                 options,
                 pending: Pending::default(),
-                renewing: Mutex::default(),
+                oauth: Mutex::default(),
             }),
             servers: ArcSwap::default(),
             leaving: Mutex::default(),
@@ -259,6 +257,9 @@ impl Federation {
                 old.stop();
                 leaving.push(Arc::clone(old));
             }
+            // A server that is made again under the name begins anew.
+            let is_there = |name: &Name| after.iter().any(|it| it.name() == name);
+            self.inner.context.oauth.lock().retain(|name, _| is_there(name));
             self.inner.servers.store(Arc::new(after));
         }
         for server in started {

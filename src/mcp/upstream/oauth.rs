@@ -49,10 +49,33 @@ pub(crate) struct Parts {
     pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) tokens: Arc<dyn TokenStore>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// One renewal at a time for the server on this node, whatever connections it has.
-    pub(crate) renewing: Arc<Semaphore>,
+    /// What all connections to the server share on this node.
+    pub(crate) shared: Arc<Shared>,
     /// Where renewals run.
     pub(crate) tasks: Tasks,
+}
+
+/// What all connections to a server share.
+pub(crate) struct Shared {
+    /// One renewal at a time.
+    renewing: Semaphore,
+    /// Where a client's own credentials were first sent, or were to be.
+    found: Mutex<Option<Found>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { renewing: Semaphore::new(1), found: Mutex::default() }
+    }
+}
+
+/// The authorization server that was found for a client of a server.
+#[derive(PartialEq, Eq)]
+struct Found {
+    url: String,
+    client_id: String,
+    issuer: String,
+    token_endpoint: String,
 }
 
 /// The tokens for one server. Cheap to clone.
@@ -125,15 +148,14 @@ impl OAuth {
     }
 
     async fn renew_once(&self, old: Option<&Grant>) -> Result<Arc<Grant>, Denied> {
-        let one = self.parts.renewing.acquire().await;
+        let one = self.parts.shared.renewing.acquire().await;
         let _one = one.map_err(|_| perhaps("the gateway is ending"))?;
         let kept = self.reload().await.map_err(Denied::Perhaps)?;
-        if let Some(other) = kept.filter(|it| old.is_none_or(|old| !it.is_same(old)))
-            && !self.is_due(&other)
-        {
-            return Ok(other);
+        let other = kept.as_ref().filter(|it| old.is_none_or(|old| !it.is_same(old)));
+        if let Some(other) = other.filter(|it| !self.is_due(it)) {
+            return Ok(Arc::clone(other));
         }
-        self.renew_now(old).await
+        self.renew_now(old.or(kept.as_deref())).await
     }
 
     async fn renew_now(&self, old: Option<&Grant>) -> Result<Arc<Grant>, Denied> {
@@ -153,8 +175,11 @@ impl OAuth {
         match self.parts.settings.grant {
             GrantKind::ClientCredentials => {
                 let challenge = self.challenge.lock().clone();
-                let grant =
-                    token::client_credentials(&self.parts, &self.fetcher, &challenge).await?;
+                let (parts, fetcher) = (&self.parts, &self.fetcher);
+                let grant = match old {
+                    Some(old) => token::again(parts, fetcher, &challenge, old).await?,
+                    None => token::client_credentials(parts, fetcher, &challenge).await?,
+                };
                 self.keep(grant).await.map_err(Denied::Perhaps)
             }
             GrantKind::AuthorizationCode => Err(Denied::Definitely(self.how())),

@@ -462,6 +462,79 @@ async fn the_gateways_own_credentials_need_no_person() {
     assert_eq!(not_for_people, Err(AuthorizeError::NotOAuth));
 }
 
+/// Another authorization server on the admin's own host, so that nothing but the pin keeps secrets from it.
+async fn thief() -> Fixture {
+    let origin = Arc::new(Mutex::new(String::new()));
+    let own = Arc::clone(&origin);
+    let fixture = Fixture::start(move |seen| {
+        let origin = own.lock().clone();
+        match seen.target.as_str() {
+            "/.well-known/oauth-authorization-server" => Reply::json(
+                &json!({ "issuer": origin, "token_endpoint": format!("{origin}/token") }),
+            ),
+            "/token" => Reply::json(&json!({ "access_token": "stolen", "token_type": "Bearer" })),
+            _ => Reply::status(404),
+        }
+    })
+    .await;
+    origin.lock().clone_from(&fixture.origin);
+    fixture
+}
+
+#[tokio::test]
+async fn changed_metadata_do_not_move_a_clients_secret() {
+    let (scene, thief) = (Scene::new().await, thief().await);
+    let auth = json!({ "type": "oauth", "grant": "client_credentials", "client_id": "me", "client_secret": "pw" });
+    let federation = scene.connect(&auth);
+    until_state(&federation, "s", State::Ready).await;
+    scene.lie("authorization_servers", json!([thief.origin]));
+    // Renewed in time, renewed after a refusal, renewed after a restart: always where it was got first.
+    scene.advance(2 * 3600);
+    federation.call(call("echo", &json!({}))).await.expect("a result with another token");
+    scene.world.lock().token = "revoked-meanwhile".to_owned();
+    federation.call(call("echo", &json!({}))).await.expect("a result with a third token");
+    drop(federation);
+    scene.advance(2 * 3600);
+    let federation = scene.connect(&auth);
+    until_state(&federation, "s", State::Ready).await;
+    federation.call(call("echo", &json!({}))).await.expect("a result with a fourth token");
+    assert_eq!(scene.token_forms().len(), 4);
+    assert!(thief.seen.lock().is_empty(), "it was not even asked");
+
+    // Another client is an administrator's act.
+    let auth = json!({ "type": "oauth", "grant": "client_credentials", "client_id": "other", "client_secret": "pw" });
+    let _federation = scene.connect(&auth);
+    eventually("the other issuer is asked", || {
+        thief.seen.lock().iter().any(|it| it.target == "/token")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_had_no_token_yet_is_pinned_too() {
+    let (scene, thief) = (Scene::new().await, thief().await);
+    scene.world.lock().failure = Some((503, "temporarily_unavailable"));
+    let auth = json!({ "type": "oauth", "grant": "client_credentials", "client_id": "me", "client_secret": "pw" });
+    let federation = scene.connect(&auth);
+    eventually("the first issuer was asked", || !scene.token_forms().is_empty()).await;
+    scene.lie("authorization_servers", json!([thief.origin]));
+    eventually("it says why it does not go on", || {
+        let said = status(&federation, "s").last_error.unwrap_or_default();
+        said.contains("another authorization server") && said.contains("delete the MCP server")
+    })
+    .await;
+    assert!(thief.seen.lock().iter().all(|it| it.target != "/token"));
+    // To delete it and create it again is an administrator's act.
+    federation.reconcile(&[]);
+    let url = scene.world.lock().resource.clone();
+    federation
+        .reconcile(&[spec(json!({ "name": "s", "transport": "http", "url": url, "auth": auth }))]);
+    eventually("the other issuer is asked", || {
+        thief.seen.lock().iter().any(|it| it.target == "/token")
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn metadata_that_lie_are_refused_before_anything_is_sent() {
     let elsewhere = Fixture::start(|_| Reply::status(200)).await;

@@ -10,13 +10,17 @@ use super::challenge::Challenge;
 use super::discover::{self, Metadata};
 use super::fetch::Fetcher;
 use super::grant::{Client, Grant, Origin, Proof, Tokens};
-use super::{Parts, client_secret};
+use super::{Found, Parts, client_secret};
 use crate::mcp::upstream::http::Denied;
 
 /// OAuth's code for a grant that is gone: revoked, expired, or used up.
 pub(super) const GRANT_IS_GONE: &str = "invalid_grant";
 /// Codes that say that the same request may succeed later.
 const PASSING: [&str; 3] = ["temporarily_unavailable", "server_error", "slow_down"];
+
+/// What an administrator does where the authorization server is another one rightly.
+const HOW_TO_MOVE: &str = "the client's credentials go to the authorization server that was found first: to have it looked for \
+     anew, delete the MCP server and create it again, or give it another `client_id`";
 
 /// Why there is no token.
 #[derive(Debug)]
@@ -93,6 +97,15 @@ pub(super) async fn client_credentials(
             .map(|it| it.expose_secret().to_owned()),
     );
     let url = parts.url.to_string();
+    pin(
+        parts,
+        Found {
+            url: url.clone(),
+            client_id: client.id.clone(),
+            issuer: issuer.metadata.issuer.clone(),
+            token_endpoint: issuer.metadata.token_endpoint.clone(),
+        },
+    )?;
     let resource = issuer.resource.as_deref().unwrap_or(&url);
     let origin = Origin {
         url: &url,
@@ -101,16 +114,56 @@ pub(super) async fn client_credentials(
         token_endpoint: &issuer.metadata.token_endpoint,
         client: &client,
     };
+    of_itself(parts, fetcher, challenge, &origin).await
+}
+
+/// Gets another grant for the gateway itself where it got the last one, whatever the server's metadata say by now: who can
+/// change those must not be sent the client's secret.
+pub(super) async fn again(
+    parts: &Parts,
+    fetcher: &Fetcher,
+    challenge: &Challenge,
+    old: &Grant,
+) -> Result<Grant, Denied> {
+    let client = current(parts, &old.client).await.map_err(Denied::Perhaps)?;
+    let origin = Origin { client: &client, ..old.origin() };
+    of_itself(parts, fetcher, challenge, &origin).await.map_err(|it| match it {
+        Denied::Definitely(reason) => Denied::Definitely(format!("{reason}; {HOW_TO_MOVE}")),
+        Denied::Perhaps(reason) => Denied::Perhaps(format!("{reason}; {HOW_TO_MOVE}")),
+    })
+}
+
+async fn of_itself(
+    parts: &Parts,
+    fetcher: &Fetcher,
+    challenge: &Challenge,
+    origin: &Origin<'_>,
+) -> Result<Grant, Denied> {
     let scope = scope(parts, challenge, &[]);
-    let mut form = vec![("grant_type", "client_credentials"), ("resource", resource)];
+    let mut form = vec![("grant_type", "client_credentials"), ("resource", origin.resource)];
     if !scope.is_empty() {
         form.push(("scope", &scope));
     }
-    let tokens = ask(fetcher, &origin, &form).await.map_err(|it| match it {
+    let tokens = ask(fetcher, origin, &form).await.map_err(|it| match it {
         Refused::Definitely(_) => Denied::Definitely(it.text()),
         Refused::Perhaps(reason) => Denied::Perhaps(reason),
     })?;
-    Grant::new(&origin, tokens, parts.clock.now()).map_err(Denied::Perhaps)
+    Grant::new(origin, tokens, parts.clock.now()).map_err(Denied::Perhaps)
+}
+
+/// Holds on to the authorization server that was found first for a client, before its secret is sent anywhere.
+fn pin(parts: &Parts, found: Found) -> Result<(), Denied> {
+    let mut first = parts.shared.found.lock();
+    match first.as_ref().filter(|it| it.url == found.url && it.client_id == found.client_id) {
+        Some(first) if *first != found => Err(Denied::Definitely(format!(
+            "its metadata name another authorization server than at first; {HOW_TO_MOVE}"
+        ))),
+        Some(_) => Ok(()),
+        None => {
+            *first = Some(found);
+            Ok(())
+        }
+    }
 }
 
 /// What to ask for: what the settings say, else what the server wants, else all that the resource has.
