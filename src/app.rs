@@ -295,8 +295,8 @@ fn law_refuses(control: &Control) -> Option<&'static str> {
 /// Keeps the compiled view equal to the law.
 fn compile(control: &Control, cells: &Arc<Cells>) -> Arc<arc_swap::ArcSwap<View>> {
     let opener = control.clone();
-    let secrets: Arc<dyn Resolver> = Arc::new(NodeResolver::new(Box::new(move |it| {
-        crate::api::admin::law::open_secret(opener.data_key(), it)
+    let secrets: Arc<dyn Resolver> = Arc::new(NodeResolver::new(Box::new(move |sealed, place| {
+        place.open(opener.data_key(), sealed)
     })));
     let hasher = control.clone();
     let mut compiler = Compiler::new(

@@ -2,6 +2,7 @@
 
 use althing_domain::command::{Command, Op, Reply};
 use althing_domain::id::Name;
+use althing_storage::seal::Place;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -11,7 +12,8 @@ use crate::control::Control;
 use crate::error::{Code, Error};
 use crate::mcp::upstream::TokenStore;
 
-const OAUTH_AAD: &[u8] = b"althing/oauth-grant/1";
+/// What grants are sealed for, each for its server.
+const PURPOSE: &str = "althing/oauth-grant/1";
 /// Who writes what no person asked for.
 const SELF: &str = "althing";
 
@@ -62,14 +64,15 @@ impl TokenStore for LawTokens {
     async fn load(&self, server: &Name) -> Result<Option<SecretString>, String> {
         let state = self.0.state();
         let Some(sealed) = state.oauth(server.as_str()) else { return Ok(None) };
-        match open(&self.0, sealed) {
+        match open(&self.0, server, sealed) {
             Some(grant) => Ok(Some(grant)),
             None => Err("the stored grant does not open with this cluster's keys".to_owned()),
         }
     }
 
     async fn save(&self, server: &Name, grant: SecretString) -> Result<(), String> {
-        let sealed = self.0.data_key().seal(grant.expose_secret().as_bytes(), OAUTH_AAD);
+        let place = Place { purpose: PURPOSE, parts: &[server.as_str()] };
+        let sealed = self.0.data_key().seal(grant.expose_secret().as_bytes(), &place);
         let sealed = sealed.map_err(|_| "the grant cannot be sealed".to_owned())?;
         self.propose(Op::PutOauth { server: server.clone(), sealed }).await
     }
@@ -79,7 +82,8 @@ impl TokenStore for LawTokens {
     }
 }
 
-fn open(control: &Control, sealed: &str) -> Option<SecretString> {
-    let opened = control.data_key().open(sealed, OAUTH_AAD).ok()?;
+fn open(control: &Control, server: &Name, sealed: &str) -> Option<SecretString> {
+    let place = Place { purpose: PURPOSE, parts: &[server.as_str()] };
+    let opened = control.data_key().open(sealed, &place).ok()?;
     Some(SecretString::from(std::str::from_utf8(&opened).ok()?))
 }

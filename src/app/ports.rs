@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::api::admin::law::open_secret;
 use crate::api::admin::{Admin, ports};
 use crate::api::ops::CALLBACK;
 use crate::clock::SteadyClock;
@@ -21,7 +20,7 @@ use crate::gateway::Gateway;
 use crate::mcp::Federation;
 use crate::mcp::upstream::Secrets;
 use crate::mcp::upstream::oauth::AuthorizeError;
-use crate::secret::{NodeResolver, Resolver};
+use crate::secret::{NodeResolver, Place, Resolver};
 use crate::tasks::Tasks;
 
 /// How long an authorisation may take to begin: its server and authorization server are asked for their metadata.
@@ -33,14 +32,16 @@ pub(super) struct UpstreamSecrets(NodeResolver);
 impl UpstreamSecrets {
     pub(super) fn new(control: &Control) -> Self {
         let opener = control.clone();
-        Self(NodeResolver::new(Box::new(move |it| open_secret(opener.data_key(), it))))
+        Self(NodeResolver::new(Box::new(move |sealed, place| {
+            place.open(opener.data_key(), sealed)
+        })))
     }
 }
 
 #[async_trait]
 impl Secrets for UpstreamSecrets {
-    async fn resolve(&self, secret: &Secret) -> Result<SecretString, String> {
-        self.0.resolve(secret).map_err(|it| it.to_string())
+    async fn resolve(&self, secret: &Secret, place: &Place<'_>) -> Result<SecretString, String> {
+        self.0.resolve(secret, place).map_err(|it| it.to_string())
     }
 }
 

@@ -8,6 +8,8 @@ use althing_domain::secret::Secret;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use crate::secret::Place;
+
 mod address;
 pub(crate) mod connection;
 mod event_stream;
@@ -32,12 +34,12 @@ mod wire;
 /// Resolves references to secrets at the last moment.
 #[async_trait]
 pub trait Secrets: Send + Sync {
-    /// The value behind `secret`.
+    /// The value behind `secret`, which stands at `place`.
     ///
     /// # Errors
     ///
     /// A sentence that names the reference and what is wrong with it, never a value.
-    async fn resolve(&self, secret: &Secret) -> Result<SecretString, String>;
+    async fn resolve(&self, secret: &Secret, place: &Place<'_>) -> Result<SecretString, String>;
 }
 
 /// Keeps what OAuth gave for a server across restarts and nodes: one opaque text a server.

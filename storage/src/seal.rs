@@ -19,8 +19,11 @@ use crate::dir;
 
 /// Where the cluster secret lies in a data directory.
 const KEK_FILE: &str = "cluster.secret";
-/// The first byte of everything sealed: the version of the format.
-const VERSION: u8 = 1;
+/// The first byte of everything sealed: the version of the format. This one is bound to a use. Data keys have it still, and values
+/// that earlier builds sealed.
+const OF_USE: u8 = 1;
+/// Bound to a use and to the one place that it was sealed for.
+const OF_PLACE: u8 = 2;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
@@ -67,6 +70,27 @@ pub enum Error {
     /// The cluster secret cannot be read.
     #[error("cannot read the cluster secret {file}")]
     Read { file: String, source: io::Error },
+}
+
+/// What a sealed value is bound to: it opens for the same use at the same place, and nowhere else.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// What it is for. All that a value of [`OF_USE`] is bound to.
+    pub purpose: &'a str,
+    /// Which object holds it, and where in it.
+    pub parts: &'a [&'a str],
+}
+
+impl Place<'_> {
+    /// Each part with its length, so that no two places read alike.
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = b"althing sealed 2".to_vec();
+        for part in std::iter::once(&self.purpose).chain(self.parts) {
+            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes
+    }
 }
 
 /// The cluster secret: the key that wraps data keys.
@@ -127,7 +151,7 @@ impl Kek {
     /// [`Error::Crypto`].
     pub fn create_data_key(&self) -> Result<(DataKey, String), Error> {
         let key = random_key()?;
-        let wrapped = self.0.seal(key.as_slice(), WRAP_AAD)?;
+        let wrapped = self.0.seal(OF_USE, key.as_slice(), WRAP_AAD)?;
         Ok((DataKey::new(&key)?, wrapped))
     }
 
@@ -137,7 +161,8 @@ impl Kek {
     ///
     /// [`Error::Refused`] under another cluster secret; [`Error::Malformed`].
     pub fn unwrap_data_key(&self, wrapped: &str) -> Result<DataKey, Error> {
-        let key = self.0.open(wrapped, WRAP_AAD)?;
+        let aad = |version| (version == OF_USE).then(|| WRAP_AAD.to_vec());
+        let key = self.0.open(wrapped, aad)?;
         DataKey::new(&key)
     }
 }
@@ -167,22 +192,27 @@ impl DataKey {
         Ok(Self { cipher, hasher })
     }
 
-    /// Seals `secret`. It opens only with the same `aad`, which names where it belongs (the id of a record and its field).
+    /// Seals `secret`. It opens only at the same place.
     ///
     /// # Errors
     ///
     /// [`Error::Crypto`].
-    pub fn seal(&self, secret: &[u8], aad: &[u8]) -> Result<String, Error> {
-        self.cipher.seal(secret, aad)
+    pub fn seal(&self, secret: &[u8], place: &Place<'_>) -> Result<String, Error> {
+        self.cipher.seal(OF_PLACE, secret, &place.to_bytes())
     }
 
-    /// Opens what [`DataKey::seal`] made. The result is wiped when it is dropped.
+    /// Opens what [`DataKey::seal`] made, in this build or an earlier one, which bound it to its use alone. The result is wiped
+    /// when it is dropped.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`], [`Error::Malformed`] and [`Error::Newer`].
-    pub fn open(&self, sealed: &str, aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.cipher.open(sealed, aad)
+    pub fn open(&self, sealed: &str, place: &Place<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.cipher.open(sealed, |version| match version {
+            OF_USE => Some(place.purpose.as_bytes().to_vec()),
+            OF_PLACE => Some(place.to_bytes()),
+            _ => None,
+        })
     }
 
     /// What virtual keys are looked up by.
@@ -205,7 +235,7 @@ impl Cipher {
         RandomizedNonceKey::new(&AES_256_GCM, key).map(Self).map_err(|_| Error::Crypto)
     }
 
-    fn seal(&self, secret: &[u8], aad: &[u8]) -> Result<String, Error> {
+    fn seal(&self, version: u8, secret: &[u8], aad: &[u8]) -> Result<String, Error> {
         // Large enough at once, so that no copy of the secret is left behind by growing.
         let mut buffer = Zeroizing::new(Vec::with_capacity(secret.len() + TAG_BYTES));
         buffer.extend_from_slice(secret);
@@ -214,21 +244,24 @@ impl Cipher {
             .seal_in_place_append_tag(Aad::from(aad), &mut *buffer)
             .map_err(|_| Error::Crypto)?;
         let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + buffer.len());
-        sealed.push(VERSION);
+        sealed.push(version);
         sealed.extend_from_slice(nonce.as_ref());
         sealed.extend_from_slice(&buffer);
         Ok(STANDARD_NO_PAD.encode(sealed))
     }
 
-    fn open(&self, sealed: &str, aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    /// `aad` says what a value of a version is bound to; `None` where that is not known.
+    fn open(
+        &self,
+        sealed: &str,
+        aad: impl FnOnce(u8) -> Option<Vec<u8>>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
         if sealed.len() > SEALED_TEXT_MAX {
             return Err(Error::Malformed);
         }
         let bytes = STANDARD_NO_PAD.decode(sealed).map_err(|_| Error::Malformed)?;
         let (version, rest) = bytes.split_first().ok_or(Error::Malformed)?;
-        if *version != VERSION {
-            return Err(Error::Newer(*version));
-        }
+        let aad = aad(*version).ok_or(Error::Newer(*version))?;
         let (nonce, ciphertext) =
             rest.split_first_chunk::<NONCE_BYTES>().ok_or(Error::Malformed)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());

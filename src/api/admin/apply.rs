@@ -23,10 +23,23 @@ struct Opened<'a> {
 }
 
 impl Secrets for Opened<'_> {
-    fn is_same(&self, _: &Place<'_>, file: &Secret, law: &Secret) -> bool {
+    fn is_same(&self, place: &Place<'_>, file: &Secret, law: &Secret) -> bool {
+        let field = place.path.to_string();
+        let place =
+            crate::secret::Place { kind: place.kind, name: place.name.as_str(), field: &field };
+        let same = |value: &str| secrets::opens_to(self.admin, law, value, &place);
         match file.form() {
-            Form::Literal(value) => secrets::opens_to(self.admin, law, value),
-            Form::Env(_) | Form::File(_) | Form::Sealed(_) => file == law,
+            Form::Literal(value) => same(value),
+            Form::Env(_) | Form::File(_) => file == law,
+            // It may have been sealed anew since the file was exported.
+            Form::Sealed(sealed) => {
+                file == law
+                    || self
+                        .admin
+                        .law
+                        .open(sealed, &place)
+                        .is_some_and(|it| same(it.expose_secret()))
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use althing_domain::command::{Command, Op};
 use althing_domain::digest::Digest;
 use althing_domain::state::State;
-use althing_storage::seal::{self, DataKey};
+use althing_storage::seal;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -14,16 +14,7 @@ use zeroize::Zeroizing;
 use super::ports::{Law, Outcome};
 use crate::control::Control;
 use crate::error::{Code, Error};
-
-/// What secrets of policy are bound to: no other sealed value of the cluster passes for one.
-const POLICY_SECRET_AAD: &[u8] = b"althing policy secret 1";
-
-/// Opens the secret behind `sealed:` in a policy object.
-#[must_use]
-pub fn open_secret(key: &DataKey, sealed: &str) -> Option<SecretString> {
-    let opened = key.open(sealed, POLICY_SECRET_AAD).ok()?;
-    std::str::from_utf8(&opened).ok().map(SecretString::from)
-}
+use crate::secret::Place;
 
 #[async_trait]
 impl Law for Control {
@@ -47,12 +38,12 @@ impl Law for Control {
         Digest(self.data_key().hasher().hash(shown))
     }
 
-    fn seal(&self, value: &str) -> Result<String, Error> {
-        self.data_key().seal(value.as_bytes(), POLICY_SECRET_AAD).map_err(|error| failed(&error))
+    fn seal(&self, value: &str, place: &Place<'_>) -> Result<String, Error> {
+        place.seal(self.data_key(), value).map_err(|error| failed(&error))
     }
 
-    fn open(&self, sealed: &str) -> Option<SecretString> {
-        open_secret(self.data_key(), sealed)
+    fn open(&self, sealed: &str, place: &Place<'_>) -> Option<SecretString> {
+        place.open(self.data_key(), sealed)
     }
 
     fn create_token(&self, prefix: &str) -> Result<Zeroizing<String>, Error> {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::secret::Place;
 
 /// What became of a command: the law's answer, and the log index that it took effect at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,15 +43,15 @@ pub trait Law: Send + Sync {
     /// The keyed hash of a virtual or admin key.
     fn hash(&self, shown: &[u8]) -> Digest;
 
-    /// Seals a value: what stands behind `sealed:`.
+    /// Seals a value for a place: what stands behind `sealed:`.
     ///
     /// # Errors
     ///
     /// Where the cryptographic library fails.
-    fn seal(&self, value: &str) -> Result<String, Error>;
+    fn seal(&self, value: &str, place: &Place<'_>) -> Result<String, Error>;
 
-    /// Opens what [`Law::seal`] made.
-    fn open(&self, sealed: &str) -> Option<SecretString>;
+    /// Opens what [`Law::seal`] made for the place.
+    fn open(&self, sealed: &str, place: &Place<'_>) -> Option<SecretString>;
 
     /// Makes a key with a prefix and 256 random bits.
     ///

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Admin;
 use super::call::Failure;
 use crate::error::{Code, Error};
+use crate::secret::Place;
 
 /// The credential of a virtual key that is to be written.
 #[derive(Default)]
@@ -30,15 +31,18 @@ pub(super) fn seal(
     problems: &mut Vec<Problem>,
 ) -> Result<(), Failure> {
     let kept = old.map(secrets_of).unwrap_or_default();
+    let (kind, name) = (object.kind(), object.name().clone());
     let mut failed = None;
     object.visit_secrets(&mut |path, secret| {
         let was = kept.iter().find(|(it, _)| *it == path).map(|(_, it)| it);
         if was == Some(secret) {
             return;
         }
-        match seal_one(admin, secret, was) {
+        let field = path.to_string();
+        let place = Place { kind, name: name.as_str(), field: &field };
+        match seal_one(admin, secret, was, &place) {
             Ok(Ok(sealed)) => *secret = sealed,
-            Ok(Err(text)) => problems.push(Problem::new(path.to_string().replace('/', "."), text)),
+            Ok(Err(text)) => problems.push(Problem::new(field.replace('/', "."), text)),
             Err(error) => failed = Some(error),
         }
     });
@@ -50,22 +54,31 @@ fn seal_one(
     admin: &Admin,
     secret: &Secret,
     was: Option<&Secret>,
+    place: &Place<'_>,
 ) -> Result<Result<Secret, String>, Error> {
     Ok(match secret.form() {
         Form::Env(_) | Form::File(_) => check_reference(admin, secret).map(|()| secret.clone()),
-        Form::Sealed(sealed) => match admin.law.open(sealed) {
-            Some(_) => Ok(secret.clone()),
-            None => Err("this sealed value was not sealed by this cluster: give the value itself"
+        Form::Sealed(sealed) => match admin.law.open(sealed, place) {
+            Some(value) => Ok(sealed_for(admin, value.expose_secret(), was, place)?),
+            None => Err("this value was sealed by another cluster, or for another place than this: give the value itself"
                 .to_owned()),
         },
-        Form::Literal(value) => {
-            if let Some(was) = was.filter(|it| opens_to(admin, it, value)) {
-                return Ok(Ok(was.clone()));
-            }
-            let sealed = admin.law.seal(value)?;
-            Ok(Secret::new(format!("{SEALED_PREFIX}{sealed}")))
-        }
+        Form::Literal(value) => Ok(sealed_for(admin, value, was, place)?),
     })
+}
+
+/// `value` as it is stored at `place`: as it is there already, where it is the same.
+fn sealed_for(
+    admin: &Admin,
+    value: &str,
+    was: Option<&Secret>,
+    place: &Place<'_>,
+) -> Result<Secret, Error> {
+    if let Some(was) = was.filter(|it| opens_to(admin, it, value, place)) {
+        return Ok(was.clone());
+    }
+    let sealed = admin.law.seal(value, place)?;
+    Ok(Secret::new(format!("{SEALED_PREFIX}{sealed}")))
 }
 
 fn check_reference(admin: &Admin, secret: &Secret) -> Result<(), String> {
@@ -77,10 +90,10 @@ fn check_reference(admin: &Admin, secret: &Secret) -> Result<(), String> {
     }
 }
 
-/// Whether a stored secret is sealed and holds `value`.
-pub(super) fn opens_to(admin: &Admin, stored: &Secret, value: &str) -> bool {
+/// Whether a secret that is stored at `place` is sealed and holds `value`.
+pub(super) fn opens_to(admin: &Admin, stored: &Secret, value: &str, place: &Place<'_>) -> bool {
     let Form::Sealed(sealed) = stored.form() else { return false };
-    let opened = admin.law.open(sealed);
+    let opened = admin.law.open(sealed, place);
     opened.is_some_and(|it| {
         althing_storage::seal::is_same(it.expose_secret().as_bytes(), value.as_bytes())
     })

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::ports::{Law, Outcome, Servers};
 use super::{Admin, failure, openapi, router, start, table};
 use crate::error::Error;
+use crate::secret::Place;
 
 mod files;
 mod objects;
@@ -74,23 +75,31 @@ impl Law for FakeLaw {
         Digest(self.hasher.hash(shown))
     }
 
-    fn seal(&self, value: &str) -> Result<String, Error> {
-        Ok(value.bytes().rev().map(|it| format!("{it:02x}")).collect())
+    fn seal(&self, value: &str, place: &Place<'_>) -> Result<String, Error> {
+        let bound = format!("{}\n{value}", bound_to(place));
+        Ok(bound.bytes().rev().map(|it| format!("{it:02x}")).collect())
     }
 
-    fn open(&self, sealed: &str) -> Option<SecretString> {
+    fn open(&self, sealed: &str, place: &Place<'_>) -> Option<SecretString> {
         let digits: Vec<char> = sealed.chars().collect();
         let bytes =
             digits.chunks(2).map(|it| u8::from_str_radix(&it.iter().collect::<String>(), 16));
         let mut bytes: Vec<u8> = bytes.collect::<Result<_, _>>().ok()?;
         bytes.reverse();
-        String::from_utf8(bytes).ok().map(SecretString::from)
+        let text = String::from_utf8(bytes).ok()?;
+        let (bound, value) = text.split_once('\n')?;
+        // What earlier builds sealed is bound to no place.
+        (bound.is_empty() || bound == bound_to(place)).then(|| SecretString::from(value))
     }
 
     fn create_token(&self, prefix: &str) -> Result<Zeroizing<String>, Error> {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         Ok(Zeroizing::new(format!("{prefix}made-here-{number:020}")))
     }
+}
+
+fn bound_to(place: &Place<'_>) -> String {
+    format!("{} {} {}", place.kind.field(), place.name, place.field)
 }
 
 struct FakeServers;

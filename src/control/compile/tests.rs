@@ -31,7 +31,7 @@ fn hash(shown: &[u8]) -> [u8; 32] {
 impl Law {
     fn new() -> Self {
         let (cells, _) = Cells::new();
-        let secrets = Arc::new(NodeResolver::new(Box::new(|_| None)));
+        let secrets = Arc::new(NodeResolver::new(Box::new(|_, _| None)));
         let mut compiler = Compiler::new(Arc::clone(&cells), secrets, Arc::new(hash));
         let state = State::new();
         compiler.rebuild(&state);

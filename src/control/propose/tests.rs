@@ -39,6 +39,9 @@ fn names(control: &Control) -> Vec<String> {
     control.state().export().map(|row| row.object.name().to_string()).collect()
 }
 
+const PLACE: althing_storage::seal::Place<'_> =
+    althing_storage::seal::Place { purpose: "a test", parts: &[] };
+
 #[tokio::test]
 async fn what_was_written_is_read_at_once_and_after_a_restart() {
     let tmp = tempfile::tempdir().unwrap();
@@ -104,11 +107,11 @@ async fn the_law_comes_back_from_a_snapshot_to_the_last_byte() {
 async fn the_data_key_is_made_once_and_its_loss_is_told() {
     let tmp = tempfile::tempdir().unwrap();
     let control = start(tmp.path()).await;
-    let sealed = control.data_key().seal(b"canary 17", b"aad").unwrap();
+    let sealed = control.data_key().seal(b"canary 17", &PLACE).unwrap();
     control.shutdown().await;
     drop(control);
     let control = start(tmp.path()).await;
-    assert_eq!(control.data_key().open(&sealed, b"aad").unwrap().as_slice(), b"canary 17");
+    assert_eq!(control.data_key().open(&sealed, &PLACE).unwrap().as_slice(), b"canary 17");
     control.shutdown().await;
     drop(control);
     for file in std::fs::read_dir(tmp.path()).unwrap() {

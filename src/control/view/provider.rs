@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use althing_domain::id::Name;
+use althing_domain::object::Kind;
 use althing_domain::pattern::Pattern;
 use althing_domain::policy::{self, ModelPrice};
 use althing_domain::secret::Secret;
@@ -15,7 +16,7 @@ use secrecy::ExposeSecret;
 use super::model::Models;
 use crate::admit::KeyLimits;
 use crate::execute::egress::{Client, Settings};
-use crate::secret::Resolver;
+use crate::secret::{Place, Resolver};
 use crate::telemetry::metric::OTHER;
 use crate::telemetry::probe::Peer;
 
@@ -223,10 +224,17 @@ pub fn same_client(a: &policy::Provider, b: &policy::Provider) -> bool {
     a.ca == b.ca && a.proxy == b.proxy
 }
 
+/// A place in a provider, where its secrets are sealed for.
+fn place<'a>(provider: &'a Name, field: &'a str) -> Place<'a> {
+    Place { kind: Kind::Provider, name: provider.as_str(), field }
+}
+
 fn client(spec: &policy::Provider, secrets: &dyn Resolver) -> Result<Client, String> {
     let ca = match &spec.ca {
         None => None,
-        Some(ca) => Some(secrets.resolve(ca).map_err(|it| format!("ca: {it}"))?),
+        Some(ca) => {
+            Some(secrets.resolve(ca, &place(&spec.name, "ca")).map_err(|it| format!("ca: {it}"))?)
+        }
     };
     let settings = Settings {
         ca_pem: ca.as_ref().map(ExposeSecret::expose_secret),
@@ -241,7 +249,8 @@ fn key(
     vendor: &Vendor,
     secrets: &dyn Resolver,
 ) -> KeyCell {
-    let header = match secrets.resolve(&key.value) {
+    let field = format!("keys/{}/value", key.name);
+    let header = match secrets.resolve(&key.value, &place(&spec.name, &field)) {
         Ok(secret) => auth_header(vendor.auth, secret.expose_secret()),
         Err(problem) => {
             tracing::warn!(provider.name = %spec.name, key.name = %key.name, %problem, "a provider key cannot be used");
@@ -272,7 +281,8 @@ fn header(
     value: &Secret,
     secrets: &dyn Resolver,
 ) -> Option<(HeaderName, HeaderValue)> {
-    let resolved = match secrets.resolve(value) {
+    let field = format!("headers/{name}");
+    let resolved = match secrets.resolve(value, &place(provider, &field)) {
         Ok(it) => it,
         Err(problem) => {
             tracing::warn!(provider.name = %provider, header = name, %problem, "a header cannot be sent");

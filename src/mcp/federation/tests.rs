@@ -16,6 +16,7 @@ use super::{Federation, Limits, Options, ServerStatus, State};
 use crate::clock::SystemClock;
 use crate::mcp::call::{Call, CallError, CallOutcome, Progress};
 use crate::mcp::upstream::{Secrets, TokenStore, guard};
+use crate::secret::Place;
 use crate::tasks::Tasks;
 
 mod life;
@@ -29,7 +30,7 @@ struct Literals;
 
 #[async_trait]
 impl Secrets for Literals {
-    async fn resolve(&self, secret: &Secret) -> Result<SecretString, String> {
+    async fn resolve(&self, secret: &Secret, _: &Place<'_>) -> Result<SecretString, String> {
         match secret.form() {
             Form::Literal(value) => Ok(SecretString::from(value.to_owned())),
             _ => Err("only literals here".to_owned()),

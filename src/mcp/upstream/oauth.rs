@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use althing_domain::id::Name;
+use althing_domain::object::Kind;
 use althing_domain::policy::{Grant as GrantKind, OAuth as Settings};
 use althing_domain::time::{Clock, UnixMillis};
 use arc_swap::ArcSwapOption;
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::http::{Credentials, Denied};
 use super::{Secrets, TokenStore};
+use crate::secret::Place;
 use crate::tasks::Tasks;
 
 mod authorize;
@@ -266,7 +268,12 @@ async fn client_secret(parts: &Parts) -> Result<Option<SecretString>, String> {
     match &parts.settings.client_secret {
         None => Ok(None),
         Some(secret) => {
-            let value = parts.secrets.resolve(secret).await;
+            let place = Place {
+                kind: Kind::McpServer,
+                name: parts.server.as_str(),
+                field: "auth/client_secret",
+            };
+            let value = parts.secrets.resolve(secret, &place).await;
             value.map(Some).map_err(|it| format!("`auth.client_secret`: {it}"))
         }
     }

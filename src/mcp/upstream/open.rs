@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use althing_domain::object::Kind;
 use althing_domain::policy::{McpServer, Transport};
 use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
@@ -20,6 +21,7 @@ use super::sse::Sse;
 use super::stdio::{self, Launch, Stdio};
 use super::streamable_http::StreamableHttp;
 use crate::mcp::federation::{Context, Options};
+use crate::secret::Place;
 
 /// How long a connection that failed to be made gets for ending.
 const CLOSE_GRACE: std::time::Duration = std::time::Duration::from_secs(12);
@@ -90,7 +92,9 @@ impl Given {
         };
         let mut given = Vec::with_capacity(named.len());
         for (key, secret) in named {
-            let value = options.secrets.resolve(secret).await;
+            let path = format!("{field}/{key}");
+            let place = Place { kind: Kind::McpServer, name: spec.name.as_str(), field: &path };
+            let value = options.secrets.resolve(secret, &place).await;
             given.push((
                 key.clone(),
                 value.map_err(|it| OpenError::Settings(format!("`{field}.{key}`: {it}")))?,

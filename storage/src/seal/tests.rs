@@ -2,11 +2,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use proptest::prelude::*;
 
 use super::{
-    ADMIN_PREFIX, Error, KEY_PREFIX, Kek, KeyHasher, create_token, is_same, is_well_formed,
+    ADMIN_PREFIX, Error, KEY_PREFIX, Kek, KeyHasher, Place, create_token, is_same, is_well_formed,
 };
+
+const PLACE: Place<'_> = Place { purpose: "key of a provider", parts: &["openai", "main"] };
 
 fn kek(byte: u8) -> Kek {
     Kek::from_bytes(&[byte; 32]).unwrap()
@@ -15,37 +19,71 @@ fn kek(byte: u8) -> Kek {
 #[test]
 fn a_secret_opens_only_where_it_belongs() {
     let (key, _) = kek(1).create_data_key().unwrap();
-    let sealed = key.seal(b"sk-vendor", b"provider/openai/key/1").unwrap();
+    let sealed = key.seal(b"sk-vendor", &PLACE).unwrap();
     assert!(!sealed.contains("vendor"));
-    assert_eq!(key.open(&sealed, b"provider/openai/key/1").unwrap().as_slice(), b"sk-vendor");
-    assert!(matches!(key.open(&sealed, b"provider/openai/key/2"), Err(Error::Refused)));
+    assert_eq!(key.open(&sealed, &PLACE).unwrap().as_slice(), b"sk-vendor");
+    let elsewhere: [Place<'_>; 6] = [
+        Place { purpose: "another use", ..PLACE },
+        Place { parts: &["openai", "other"], ..PLACE },
+        Place { parts: &["mine", "main"], ..PLACE },
+        Place { parts: &["openaimain"], ..PLACE },
+        Place { parts: &["openai", "main", ""], ..PLACE },
+        Place { parts: &[], ..PLACE },
+    ];
+    for place in elsewhere {
+        assert!(matches!(key.open(&sealed, &place), Err(Error::Refused)), "{place:?}");
+    }
     let (other, _) = kek(1).create_data_key().unwrap();
-    assert!(matches!(other.open(&sealed, b"provider/openai/key/1"), Err(Error::Refused)));
+    assert!(matches!(other.open(&sealed, &PLACE), Err(Error::Refused)));
     assert_ne!(
-        key.seal(b"sk-vendor", b"x").unwrap(),
-        key.seal(b"sk-vendor", b"x").unwrap(),
+        key.seal(b"sk-vendor", &PLACE).unwrap(),
+        key.seal(b"sk-vendor", &PLACE).unwrap(),
         "a nonce is never used again"
     );
-    assert_eq!(key.open(&key.seal(b"", b"").unwrap(), b"").unwrap().as_slice(), b"");
+    assert_eq!(key.open(&key.seal(b"", &PLACE).unwrap(), &PLACE).unwrap().as_slice(), b"");
 }
 
 #[test]
-fn a_sealed_value_of_version_one_still_opens() {
-    // Made by this code when the format was new; it must open for ever.
+fn sealed_values_of_all_versions_still_open() {
+    // Made by this code when each format was new; they must open for ever.
     let key = kek(7).unwrap_data_key(GOLDEN_DATA_KEY).unwrap();
-    assert_eq!(key.open(GOLDEN_SEALED, b"place").unwrap().as_slice(), b"hunter2");
+    let place = Place { purpose: "place", parts: &["anywhere"] };
+    assert_eq!(key.open(GOLDEN_SEALED_1, &place).unwrap().as_slice(), b"hunter2");
+    assert_eq!(key.open(GOLDEN_SEALED_2, &PLACE).unwrap().as_slice(), b"hunter2");
     assert_eq!(key.hasher().hash(b"sk-al-1")[..4], GOLDEN_HASH);
+}
+
+#[test]
+fn the_version_of_a_sealed_value_cannot_be_changed() {
+    let key = kek(7).unwrap_data_key(GOLDEN_DATA_KEY).unwrap();
+    let marked = |sealed: &str, version: u8| {
+        let mut bytes = STANDARD_NO_PAD.decode(sealed).unwrap();
+        bytes[0] = version;
+        STANDARD_NO_PAD.encode(bytes)
+    };
+    // As one of a use it would open at any place.
+    let older = marked(&key.seal(b"x", &PLACE).unwrap(), 1);
+    assert!(matches!(key.open(&older, &PLACE), Err(Error::Refused)));
+    let newer = marked(GOLDEN_SEALED_1, 2);
+    let place = Place { purpose: "place", parts: &[] };
+    assert!(matches!(key.open(&newer, &place), Err(Error::Refused)));
+    assert!(matches!(key.open(&marked(GOLDEN_SEALED_2, 3), &PLACE), Err(Error::Newer(3))));
+    // A data key is no value, and a value no data key.
+    let (other, wrapped) = kek(7).create_data_key().unwrap();
+    let as_a_key = Place { purpose: "althing data key 1", parts: &[] };
+    assert!(matches!(kek(7).unwrap_data_key(&marked(&wrapped, 2)), Err(Error::Newer(2))));
+    assert!(other.open(&wrapped, &as_a_key).is_err());
 }
 
 #[test]
 fn a_changed_character_is_noticed() {
     let (key, _) = kek(1).create_data_key().unwrap();
-    let sealed = key.seal(b"secret", b"aad").unwrap();
+    let sealed = key.seal(b"secret", &PLACE).unwrap();
     for at in 0..sealed.len() {
         let mut bad = sealed.clone().into_bytes();
         bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
-        assert!(key.open(std::str::from_utf8(&bad).unwrap(), b"aad").is_err(), "character {at}");
-        assert!(key.open(&sealed[..at], b"aad").is_err());
+        assert!(key.open(std::str::from_utf8(&bad).unwrap(), &PLACE).is_err(), "character {at}");
+        assert!(key.open(&sealed[..at], &PLACE).is_err());
     }
 }
 
@@ -53,7 +91,7 @@ fn a_changed_character_is_noticed() {
 fn a_data_key_opens_only_under_its_cluster_secret() {
     let (key, wrapped) = kek(1).create_data_key().unwrap();
     let again = kek(1).unwrap_data_key(&wrapped).unwrap();
-    assert_eq!(again.open(&key.seal(b"x", b"").unwrap(), b"").unwrap().as_slice(), b"x");
+    assert_eq!(again.open(&key.seal(b"x", &PLACE).unwrap(), &PLACE).unwrap().as_slice(), b"x");
     assert_eq!(again.hasher().hash(b"k"), key.hasher().hash(b"k"));
     assert!(matches!(kek(2).unwrap_data_key(&wrapped), Err(Error::Refused)));
 }
@@ -132,13 +170,14 @@ proptest! {
     #[test]
     fn noise_never_panics(text in "\\PC{0,80}", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         let (key, _) = kek(1).create_data_key().unwrap();
-        prop_assert!(key.open(&text, b"").is_err());
-        prop_assert!(key.open(&base64::Engine::encode(&super::STANDARD_NO_PAD, bytes), b"").is_err());
+        prop_assert!(key.open(&text, &PLACE).is_err());
+        prop_assert!(key.open(&base64::Engine::encode(&STANDARD_NO_PAD, bytes), &PLACE).is_err());
         prop_assert!(!is_well_formed(&text, KEY_PREFIX));
     }
 }
 
 const GOLDEN_DATA_KEY: &str =
     "Aedtd5y/ZjJ1YtEyZcX92LRz+lvxbHDlGjBwJsJM8qYKx4xX4M/b/5cFwBAGSeFfAfJN7lbMH7YQ5cpiwQ";
-const GOLDEN_SEALED: &str = "AZuyIlZx8/v6rmq7prDvRgy/T8EoBIEPBaQC8odka/jQ3R3a";
+const GOLDEN_SEALED_2: &str = "AqC+yYbyv3X1xwOk8yhOx/ZukMl03fryhQw813we+mhmG7yG";
+const GOLDEN_SEALED_1: &str = "AZuyIlZx8/v6rmq7prDvRgy/T8EoBIEPBaQC8odka/jQ3R3a";
 const GOLDEN_HASH: [u8; 4] = [63, 155, 20, 147];

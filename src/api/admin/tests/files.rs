@@ -19,7 +19,7 @@ virtual_keys:
 }
 
 impl Node {
-    async fn apply(&self, path: &str, text: &str) -> super::Answer {
+    pub(super) async fn apply(&self, path: &str, text: &str) -> super::Answer {
         self.ask(Method::POST, path, text, None).await
     }
 }

@@ -137,6 +137,60 @@ async fn a_reference_that_the_node_does_not_allow_is_refused_by_its_path() {
 }
 
 #[tokio::test]
+async fn a_sealed_value_is_of_no_use_at_another_place() {
+    let node = Node::new().await;
+    let key = |name: &str, value: &str| json!([{ "name": name, "value": value }]);
+    let provider = json!({ "name": "openai", "keys": key("main", CANARY) });
+    node.post("/api/providers", provider).await.expect(201);
+    let export = node.get("/api/export?format=json").await.expect(200).body;
+    let sealed = export["providers"][0]["keys"][0]["value"].as_str().expect("sealed").to_owned();
+    assert!(sealed.starts_with("sealed:"), "{sealed}");
+    // An object of its own, with an address of its own, would have it sent there.
+    for (path, body) in [
+        (
+            "/api/providers",
+            json!({ "name": "mine", "dialect": "openai", "base_url": "https://mine.example", "keys": key("main", &sealed) }),
+        ),
+        (
+            "/api/providers",
+            json!({ "name": "two", "dialect": "openai", "base_url": "https://mine.example", "keys": key("other", &sealed) }),
+        ),
+        (
+            "/api/mcp-servers",
+            json!({ "name": "openai", "transport": "http", "url": "https://mine.example", "headers": { "a": sealed } }),
+        ),
+    ] {
+        let answer = node.post(path, body).await.expect(400);
+        assert!(answer.text.contains("for another place"), "{}", answer.text);
+    }
+    let moved = json!({ "headers": { "x-a": sealed } });
+    node.patch("/api/providers/openai", moved).await.expect(400);
+    // Where it belongs it is taken, also after the object was deleted.
+    let again = json!({ "name": "openai", "keys": key("main", &sealed) });
+    node.put("/api/providers/openai", again.clone()).await.expect(200);
+    node.delete("/api/providers/openai").await.expect(200);
+    node.post("/api/providers", again).await.expect(201);
+    assert_eq!(node.law_secret("openai"), CANARY);
+}
+
+#[tokio::test]
+async fn what_an_earlier_build_sealed_is_taken_and_bound_where_it_is_written() {
+    let node = Node::new().await;
+    let bound_to_nothing: String =
+        format!("\n{CANARY}").bytes().rev().map(|it| format!("{it:02x}")).collect();
+    let old = format!("sealed:{bound_to_nothing}");
+    let file =
+        json!({ "providers": [{ "name": "openai", "keys": [{ "name": "main", "value": old }] }] });
+    node.apply("/api/apply", &file.to_string()).await.expect(200);
+    assert_eq!(node.law_secret("openai"), CANARY);
+    let export = node.get("/api/export?format=json").await.expect(200);
+    assert!(!export.text.contains(&format!("{old}\"")), "{}", export.text);
+    // The old file is no difference for ever.
+    let again = node.apply("/api/diff", &file.to_string()).await.expect(200);
+    assert_eq!(again.body["changed"], json!([]), "{}", again.text);
+}
+
+#[tokio::test]
 async fn everything_that_is_wrong_is_told_at_once() {
     let node = Node::new().await;
     let bad =
@@ -332,6 +386,8 @@ impl Node {
         let althing_domain::secret::Form::Sealed(sealed) = key.value.form() else {
             panic!("not sealed")
         };
-        super::Law::open(self.law.as_ref(), sealed).expect("opens").expose_secret().to_owned()
+        let place = super::Place { kind: Kind::Provider, name: provider, field: "keys/main/value" };
+        let opened = super::Law::open(self.law.as_ref(), sealed, &place).expect("opens");
+        opened.expose_secret().to_owned()
     }
 }
