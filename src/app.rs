@@ -162,7 +162,7 @@ impl Node {
         // Before anything is written: a key that is told once must not be made by a start that then fails.
         let ((listener, address), apart) = bind_all(&config).await?;
         let streams = tasks.apart();
-        let mcp = mcp_server(&control, &federation, &clock, &streams)?;
+        let mcp = mcp_server(&control, &federation, &clock, &streams);
         let first = first::writes(&admin, &config, apply_file).await?;
         ports::follow_servers(&control, &federation, &tasks);
         // Set once, here.
@@ -483,19 +483,17 @@ fn mcp_server(
     federation: &Federation,
     clock: &Arc<dyn Clock>,
     tasks: &Tasks,
-) -> Result<McpServer, Error> {
-    // Handles must open on every node, so their key follows from the cluster's own.
-    let key = control.data_key().hasher().hash(b"althing/mcp-handles/1");
-    let keys = Keys::new(&key, None)
-        .map_err(|_| Error::Config("the key of MCP handles cannot be made".to_owned()))?;
-    Ok(McpServer::new(crate::mcp::server::Options {
+) -> McpServer {
+    // Handles must open on every node, so their keys follow from the cluster's own.
+    let keys = Keys::new(&control.data_key().hasher().hash(b"althing/mcp-handles/2"));
+    McpServer::new(crate::mcp::server::Options {
         catalogs: Arc::new(federation.clone()),
         law: control.changes(),
         keys,
         clock: Arc::clone(clock),
         tasks: tasks.clone(),
         limits: Limits::default(),
-    }))
+    })
 }
 
 /// Decodes the catalogue before the first request needs it.

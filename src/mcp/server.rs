@@ -131,7 +131,7 @@ pub struct Options {
     pub catalogs: Arc<dyn Catalogs>,
     /// Grows with every change of the law: streams look again at what their caller may do.
     pub law: watch::Receiver<u64>,
-    /// Seal sessions and cursors; the same on every node of a cluster.
+    /// Seal sessions and cursors; from the same secret on every node of a cluster.
     pub keys: Keys,
     /// When handles expire.
     pub clock: Arc<dyn Clock>,

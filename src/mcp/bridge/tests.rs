@@ -37,7 +37,7 @@ fn server(catalogs: &Arc<FakeCatalogs>, key: u8) -> McpServer {
     McpServer::new(Options {
         catalogs: Arc::clone(catalogs) as _,
         law: watch::Sender::new(1).subscribe(),
-        keys: Keys::new(&[key; 32], None).unwrap(),
+        keys: Keys::new(&[key; 32]),
         clock: Arc::new(crate::clock::SystemClock),
         tasks: Tasks::default(),
         limits: Limits::default(),

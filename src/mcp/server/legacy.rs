@@ -66,9 +66,9 @@ impl McpServer {
         };
         let now = self.inner.options.clock.now();
         let handle = Session::new(revision).and_then(|session| {
-            let until = super::later(now, SESSION_LIFE);
             let principal = ask.scope.caller().principal();
-            self.inner.options.keys.seal(Kind::Session, principal, until, &session.to_bytes())
+            let life = (now, SESSION_LIFE);
+            self.inner.options.keys.seal(Kind::Session, principal, life, &session.to_bytes())
         });
         let Some(handle) = handle.and_then(|it| HeaderValue::from_str(&it).ok()) else {
             let error = RpcError::from(crate::error::Error::of(crate::error::Code::Internal));
@@ -189,10 +189,10 @@ impl McpServer {
         };
         let Some(guard) = enter(self, &ask.scope) else { return is_full() };
         let Some(session) = Session::new(Revision::V2024_11_05) else { return is_full() };
-        let until = super::later(self.inner.options.clock.now(), SESSION_LIFE);
+        let life = (self.inner.options.clock.now(), SESSION_LIFE);
         let principal = ask.scope.caller().principal();
         let Some(handle) =
-            self.inner.options.keys.seal(Kind::Stream, principal, until, &session.to_bytes())
+            self.inner.options.keys.seal(Kind::Stream, principal, life, &session.to_bytes())
         else {
             return is_full();
         };

@@ -1,7 +1,8 @@
 //! What a legacy client has across its requests, without memory of it on this node: the session is in its own id.
 //!
 //! Handles (session ids, cursors) are sealed: only a gateway that has the key can make or read one, only the
-//! principal that got it can use it, and only as what it was made for. Every wrong one gets the same answer.
+//! principal that got it can use it, and only as what it was made for. The key changes with time. Every wrong one gets
+//! the same answer.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use althing_domain::time::UnixMillis;
+use arc_swap::ArcSwapOption;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
@@ -27,11 +30,24 @@ const ENDED_MAX: usize = 100_000;
 const HANDLE_BYTES_MAX: usize = 1024;
 const NONCE_BYTES: usize = 12;
 
-/// The keys that seal handles: the current one, and the one before it, which still opens.
+/// How long one key seals handles: as long as the longest-lived of them lives, so that one lives to its end under this key and
+/// the next. With a key of its own no epoch comes near the number of handles that random nonces are safe for.
+const EPOCH: Duration = SESSION_LIFE;
+const _: () = assert!(CURSOR_LIFE.as_secs() <= EPOCH.as_secs());
+
+/// The keys that seal handles, one an epoch, all from one secret. Cheap to clone.
 #[derive(Clone)]
 pub struct Keys {
-    current: Arc<LessSafeKey>,
-    previous: Option<Arc<LessSafeKey>>,
+    secret: Arc<hmac::Key>,
+    /// Those that were needed last.
+    epochs: Arc<ArcSwapOption<Epochs>>,
+}
+
+/// The keys that open something in an epoch.
+struct Epochs {
+    now: u64,
+    /// That of the epoch before, of now, and of the next: another node's clock may be a little ahead.
+    keys: [LessSafeKey; 3],
 }
 
 impl fmt::Debug for Keys {
@@ -41,20 +57,48 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Of two secrets of 32 random bytes.
-    ///
-    /// # Errors
-    ///
-    /// Where the cryptographic library refuses a key.
-    pub fn new(
-        current: &[u8; 32],
-        previous: Option<&[u8; 32]>,
-    ) -> Result<Self, aws_lc_rs::error::Unspecified> {
-        let key = |bytes: &[u8; 32]| {
-            UnboundKey::new(&AES_256_GCM, bytes).map(|it| Arc::new(LessSafeKey::new(it)))
-        };
-        Ok(Self { current: key(current)?, previous: previous.map(key).transpose()? })
+    /// Of a secret of 32 random bytes.
+    #[must_use]
+    pub fn new(secret: &[u8; 32]) -> Self {
+        let secret = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret));
+        Self { secret, epochs: Arc::default() }
     }
+
+    /// The keys for a time; `None` where the library fails.
+    fn at(&self, now: UnixMillis) -> Option<Arc<Epochs>> {
+        let now = now.0 / u64::try_from(EPOCH.as_millis()).unwrap_or(u64::MAX);
+        if let Some(known) = self.epochs.load_full().filter(|it| it.now == now) {
+            return Some(known);
+        }
+        let key = |epoch: u64| {
+            let bound = [&b"althing mcp handles "[..], &epoch.to_be_bytes()].concat();
+            let bytes = hmac::sign(&self.secret, &bound);
+            UnboundKey::new(&AES_256_GCM, bytes.as_ref()).ok().map(LessSafeKey::new)
+        };
+        let keys = [key(now.wrapping_sub(1))?, key(now)?, key(now.wrapping_add(1))?];
+        let made = Arc::new(Epochs { now, keys });
+        self.epochs.store(Some(Arc::clone(&made)));
+        Some(made)
+    }
+}
+
+impl Epochs {
+    /// The key of now, and the mark by which a handle names it.
+    fn current(&self) -> (&LessSafeKey, u8) {
+        let [_, current, _] = &self.keys;
+        (current, mark(self.now))
+    }
+
+    /// The key of the epoch that a handle names, where that is one of these.
+    fn named(&self, named: u8) -> Option<&LessSafeKey> {
+        let numbers = [self.now.wrapping_sub(1), self.now, self.now.wrapping_add(1)];
+        numbers.iter().zip(&self.keys).find(|(it, _)| mark(**it) == named).map(|(_, key)| key)
+    }
+}
+
+const fn mark(epoch: u64) -> u8 {
+    let [.., last] = epoch.to_be_bytes();
+    last
 }
 
 /// What a handle is.
@@ -69,27 +113,30 @@ pub(super) enum Kind {
 }
 
 impl Keys {
-    /// Seals `payload` for `principal`, as printable ASCII. `None` where the library fails.
+    /// Seals `payload` for `principal` and as long as `life`, as printable ASCII. `None` where the library fails.
     pub(super) fn seal(
         &self,
         kind: Kind,
         principal: &str,
-        until: UnixMillis,
+        (now, life): (UnixMillis, Duration),
         payload: &[u8],
     ) -> Option<String> {
+        let epochs = self.at(now)?;
+        let (key, mark) = epochs.current();
+        let until = super::later(now, life);
         let mut nonce = [0; NONCE_BYTES];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
         let mut content = until.0.to_be_bytes().to_vec();
         content.extend_from_slice(payload);
         let aad = associated(kind, principal);
-        self.current
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(&aad),
-                &mut content,
-            )
-            .ok()?;
-        let mut sealed = nonce.to_vec();
+        key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(&aad),
+            &mut content,
+        )
+        .ok()?;
+        let mut sealed = vec![mark];
+        sealed.extend_from_slice(&nonce);
         sealed.append(&mut content);
         Some(URL_SAFE_NO_PAD.encode(sealed))
     }
@@ -106,17 +153,14 @@ impl Keys {
             return None;
         }
         let sealed = URL_SAFE_NO_PAD.decode(handle).ok()?;
+        let (mark, sealed) = sealed.split_first()?;
         let (nonce, content) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let aad = associated(kind, principal);
-        let opened = [Some(&self.current), self.previous.as_ref()].into_iter().flatten().find_map(
-            |key| {
-                let mut content = content.to_vec();
-                let nonce = Nonce::assume_unique_for_key(*nonce);
-                let length = key.open_in_place(nonce, Aad::from(&aad), &mut content).ok()?.len();
-                content.truncate(length);
-                Some(content)
-            },
-        )?;
+        let epochs = self.at(now)?;
+        let mut opened = content.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened =
+            epochs.named(*mark)?.open_in_place(nonce, Aad::from(&aad), &mut opened).ok()?;
         let (until, payload) = opened.split_first_chunk::<8>()?;
         (now.0 < u64::from_be_bytes(*until)).then(|| payload.to_vec())
     }

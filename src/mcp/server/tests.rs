@@ -55,7 +55,7 @@ impl Fixture {
         let server = McpServer::new(Options {
             catalogs: Arc::clone(&catalogs) as _,
             law: law.subscribe(),
-            keys: Keys::new(&[1; 32], None).unwrap(),
+            keys: Keys::new(&[1; 32]),
             clock: Arc::new(Fixed),
             tasks: tasks.clone(),
             limits,

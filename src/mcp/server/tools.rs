@@ -141,12 +141,11 @@ impl McpServer {
         if page + 1 < list.pages.len() {
             let mut payload = u32::try_from(page + 1).unwrap_or(u32::MAX).to_be_bytes().to_vec();
             payload.extend_from_slice(&list.digest);
-            let until = super::later(now, CURSOR_LIFE);
             let cursor = self
                 .inner
                 .options
                 .keys
-                .seal(Kind::Cursor, principal, until, &payload)
+                .seal(Kind::Cursor, principal, (now, CURSOR_LIFE), &payload)
                 .ok_or_else(|| RpcError::from(Error::of(Code::Internal)))?;
             // Writing to a `String` cannot fail.
             let _infallible = write!(result, r#","nextCursor":"{cursor}""#);

@@ -1,41 +1,71 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use althing_domain::time::UnixMillis;
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
-use super::{Keys, Kind, Running, Session, Streams};
+use super::{EPOCH, Keys, Kind, Running, SESSION_LIFE, Session, Streams};
 use crate::mcp::server::Revision;
 
 fn keys() -> Keys {
-    Keys::new(&[7; 32], None).unwrap()
+    Keys::new(&[7; 32])
 }
 
-const NOW: UnixMillis = UnixMillis(1000);
+const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Some time after [`NOW`].
+fn after(time: Duration) -> UnixMillis {
+    crate::mcp::server::later(NOW, time)
+}
 
 #[test]
 fn a_handle_opens_for_whom_and_what_it_was_made_and_not_after_its_time() {
     let keys = keys();
-    let handle = keys.seal(Kind::Session, "app", UnixMillis(2000), b"payload").unwrap();
+    let handle = keys.seal(Kind::Session, "app", (NOW, SECOND), b"payload").unwrap();
     assert!(handle.bytes().all(|b| (0x21..0x7f).contains(&b)));
-    assert_eq!(keys.open(Kind::Session, "app", NOW, &handle).as_deref(), Some(&b"payload"[..]));
-    assert_eq!(
-        keys.open(Kind::Session, "app", UnixMillis(1999), &handle).as_deref(),
-        Some(&b"payload"[..])
-    );
-    assert_eq!(keys.open(Kind::Session, "app", UnixMillis(2000), &handle), None);
-    assert_eq!(keys.open(Kind::Cursor, "app", NOW, &handle), None);
-    assert_eq!(keys.open(Kind::Session, "other", NOW, &handle), None);
-    assert_eq!(keys.open(Kind::Session, "", NOW, &handle), None);
+    let opened = |kind, principal, now| keys.open(kind, principal, now, &handle);
+    assert_eq!(opened(Kind::Session, "app", NOW).as_deref(), Some(&b"payload"[..]));
+    let last = UnixMillis(NOW.0 + 999);
+    assert_eq!(opened(Kind::Session, "app", last).as_deref(), Some(&b"payload"[..]));
+    assert_eq!(opened(Kind::Session, "app", after(SECOND)), None);
+    assert_eq!(opened(Kind::Cursor, "app", NOW), None);
+    assert_eq!(opened(Kind::Session, "other", NOW), None);
+    assert_eq!(opened(Kind::Session, "", NOW), None);
+    assert_eq!(Keys::new(&[8; 32]).open(Kind::Session, "app", NOW, &handle), None);
 }
 
 #[test]
-fn a_rotated_key_still_opens_and_a_dropped_one_does_not() {
-    let handle = keys().seal(Kind::Session, "app", UnixMillis(2000), b"x").unwrap();
-    let rotated = Keys::new(&[8; 32], Some(&[7; 32])).unwrap();
-    assert!(rotated.open(Kind::Session, "app", NOW, &handle).is_some());
-    let later = Keys::new(&[9; 32], Some(&[8; 32])).unwrap();
-    assert_eq!(later.open(Kind::Session, "app", NOW, &handle), None);
+fn a_handle_lives_to_its_end_whenever_in_an_epoch_it_was_made() {
+    let keys = keys();
+    // Steps that do not divide an epoch, so that its begin, middle and end are met.
+    for step in 0..200 {
+        let made = after(Duration::from_secs(step * 9_973));
+        let handle = keys.seal(Kind::Session, "app", (made, SESSION_LIFE), b"x").unwrap();
+        let last = UnixMillis(crate::mcp::server::later(made, SESSION_LIFE).0 - 1);
+        for now in [made, last] {
+            assert!(keys.open(Kind::Session, "app", now, &handle).is_some(), "step {step}");
+        }
+        // Of a node that starts anew, and of one whose clock is a minute behind.
+        assert!(self::keys().open(Kind::Session, "app", last, &handle).is_some());
+        let behind = UnixMillis(made.0 - 60_000);
+        assert!(self::keys().open(Kind::Session, "app", behind, &handle).is_some());
+    }
+}
+
+#[test]
+fn what_is_older_than_two_epochs_is_refused_whatever_it_says_itself() {
+    let keys = keys();
+    let for_ever = (NOW, Duration::from_secs(100 * 365 * 24 * 60 * 60));
+    let handle = keys.seal(Kind::Session, "app", for_ever, b"x").unwrap();
+    let opens = |epochs: u32| keys.open(Kind::Session, "app", after(EPOCH * epochs), &handle);
+    assert_eq!((opens(0).is_some(), opens(1).is_some()), (true, true));
+    // 256 epochs on, another key has the same mark.
+    for epochs in [2, 3, 255, 256, 257] {
+        assert_eq!(opens(epochs), None, "{epochs}");
+    }
+    assert!(opens(0).is_some(), "a clock that was set right again");
 }
 
 #[test]
@@ -95,7 +125,7 @@ proptest! {
     #[test]
     fn an_altered_handle_is_refused(at in 0_usize..1000, bit in 0_u8..6) {
         let keys = keys();
-        let handle = keys.seal(Kind::Session, "app", UnixMillis(2000), b"payload").unwrap();
+        let handle = keys.seal(Kind::Session, "app", (NOW, SECOND), b"payload").unwrap();
         let mut altered = handle.clone().into_bytes();
         let at = at % altered.len();
         altered[at] ^= 1 << bit;
