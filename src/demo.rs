@@ -1,14 +1,16 @@
 //! The built-in provider of `althing demo`: a model without a model.
 //!
 //! It listens on loopback and speaks OpenAI's chat completions and embeddings, so a demo takes the same way as any
-//! provider. It answers deterministically, says in each answer that it is a demo, and calls tools it is offered.
+//! provider. It answers deterministically but for the time, says in each answer that it is a demo, and calls tools it is offered.
 
 mod answer;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use althing_domain::time::{Clock, UnixMillis};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -34,10 +36,10 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// # Errors
 ///
 /// What the system says.
-pub async fn start(tasks: &Tasks) -> std::io::Result<SocketAddr> {
+pub async fn start(tasks: &Tasks, clock: &Arc<dyn Clock>) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let tasks = tasks.clone();
+    let (tasks, clock) = (tasks.clone(), Arc::clone(clock));
     tasks.clone().spawn("demo provider", async move {
         loop {
             let accepted = tokio::select! {
@@ -45,10 +47,12 @@ pub async fn start(tasks: &Tasks) -> std::io::Result<SocketAddr> {
                 () = tasks.stop().cancelled() => return,
             };
             let Ok((socket, _)) = accepted else { continue };
-            let stop = tasks.stop().clone();
+            let (stop, clock) = (tasks.stop().clone(), Arc::clone(&clock));
             tasks.spawn("demo connection", async move {
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(socket), service_fn(serve));
+                let connection = hyper::server::conn::http1::Builder::new().serve_connection(
+                    TokioIo::new(socket),
+                    service_fn(|it| serve(it, clock.now())),
+                );
                 tokio::select! {
                     // A caller that breaks its connection is no matter of ours.
                     _ = connection => {}
@@ -60,7 +64,7 @@ pub async fn start(tasks: &Tasks) -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-async fn serve(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn serve(request: Request<Incoming>, now: UnixMillis) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     if parts.method != Method::POST {
         return Ok(reply(StatusCode::NOT_FOUND, &failure("no such route")));
@@ -72,8 +76,8 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Body>, Infallible>
         return Ok(reply(StatusCode::BAD_REQUEST, &failure("the body is not JSON")));
     };
     Ok(match parts.uri.path() {
-        "/v1/chat/completions" if request["stream"] == true => streamed(&request),
-        "/v1/chat/completions" => reply(StatusCode::OK, &answer::whole(&request)),
+        "/v1/chat/completions" if request["stream"] == true => streamed(&request, now),
+        "/v1/chat/completions" => reply(StatusCode::OK, &answer::whole(&request, now)),
         "/v1/embeddings" => reply(StatusCode::OK, &answer::embeddings(&request)),
         _ => reply(StatusCode::NOT_FOUND, &failure("no such route")),
     })
@@ -92,9 +96,9 @@ fn reply(status: StatusCode, body: &Value) -> Response<Body> {
     response
 }
 
-fn streamed(request: &Value) -> Response<Body> {
+fn streamed(request: &Value, now: UnixMillis) -> Response<Body> {
     let mut events: Vec<String> =
-        answer::chunks(request).iter().map(|it| format!("data: {it}\n\n")).collect();
+        answer::chunks(request, now).iter().map(|it| format!("data: {it}\n\n")).collect();
     events.push("data: [DONE]\n\n".to_owned());
     let frames = stream::unfold(events.into_iter(), |mut events| async move {
         let event = events.next()?;

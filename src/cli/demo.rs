@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use althing_config::{Config, Overrides};
+use althing_domain::time::Clock;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::{Exit, Failed, check, say, serve};
 use crate::app::{self, Started};
+use crate::clock::SystemClock;
 use crate::tasks::Tasks;
 use crate::telemetry;
 
@@ -44,7 +47,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failed> {
     let listen = listen(args.listen)?;
     let folder = Folder::new(args.data)?;
     let tasks = Tasks::default();
-    let provider = crate::demo::start(&tasks).await.map_err(Failed::other)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let provider = crate::demo::start(&tasks, &clock).await.map_err(Failed::other)?;
     let config = config(&folder.path, &listen, provider)?;
     if args.log {
         telemetry::init(&config.telemetry).map_err(Failed::other)?;

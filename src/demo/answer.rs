@@ -1,5 +1,6 @@
-//! What the demo model says: the same for the same request, and always labelled.
+//! What the demo model says: the same for the same request at the same time, and always labelled.
 
+use althing_domain::time::UnixMillis;
 use serde_json::{Map, Value, json};
 
 const LABEL: &str = "[demo]";
@@ -7,21 +8,21 @@ const ID: &str = "chatcmpl-demo";
 const VECTOR_LENGTH: usize = 16;
 
 /// A whole reply.
-pub(super) fn whole(request: &Value) -> Value {
+pub(super) fn whole(request: &Value, now: UnixMillis) -> Value {
     let said = Said::of(request);
     json!({
-        "id": ID, "object": "chat.completion", "created": 0, "model": request["model"],
+        "id": ID, "object": "chat.completion", "created": seconds(now), "model": request["model"],
         "choices": [{ "index": 0, "message": said.message(), "logprobs": null, "finish_reason": said.finish() }],
         "usage": said.usage(request),
     })
 }
 
 /// The same as chunks of a stream.
-pub(super) fn chunks(request: &Value) -> Vec<Value> {
+pub(super) fn chunks(request: &Value, now: UnixMillis) -> Vec<Value> {
     let said = Said::of(request);
     let chunk = |delta: Value, finish: Value| {
         json!({
-            "id": ID, "object": "chat.completion.chunk", "created": 0, "model": request["model"],
+            "id": ID, "object": "chat.completion.chunk", "created": seconds(now), "model": request["model"],
             "choices": [{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish }],
         })
     };
@@ -65,6 +66,11 @@ pub(super) fn embeddings(request: &Value) -> Value {
         "object": "list", "data": data, "model": request["model"],
         "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
     })
+}
+
+/// As OpenAI says times: whole seconds since 1970.
+const fn seconds(now: UnixMillis) -> u64 {
+    now.0 / 1000
 }
 
 fn text_of(value: &Value) -> String {
@@ -211,9 +217,21 @@ fn arguments(schema: &Value, text: &str) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use althing_domain::time::UnixMillis;
     use serde_json::json;
 
     use super::{chunks, whole};
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_999);
+
+    #[test]
+    fn an_answer_says_when_it_was_made() {
+        let request =
+            json!({ "model": "m", "messages": [], "stream_options": { "include_usage": true } });
+        assert_eq!(whole(&request, NOW)["created"], 1_800_000_000);
+        let chunks = chunks(&request, NOW);
+        assert!(chunks.iter().all(|it| it["created"] == 1_800_000_000), "{chunks:?}");
+    }
 
     fn adding() -> serde_json::Value {
         json!({
@@ -226,15 +244,17 @@ mod tests {
 
     #[test]
     fn every_text_is_labelled_as_a_demo() {
-        let reply =
-            whole(&json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] }));
+        let reply = whole(
+            &json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] }),
+            NOW,
+        );
         let text = reply["choices"][0]["message"]["content"].as_str().expect("text");
         assert!(text.starts_with("[demo]") && text.contains("hello"), "{text}");
     }
 
     #[test]
     fn a_tool_that_the_message_names_is_called_with_its_numbers() {
-        let reply = whole(&adding());
+        let reply = whole(&adding(), NOW);
         let call = &reply["choices"][0]["message"]["tool_calls"][0]["function"];
         assert_eq!(call["name"], "demo-add");
         assert_eq!(call["arguments"], r#"{"a":2,"b":40}"#);
@@ -245,10 +265,10 @@ mod tests {
     fn a_stream_says_what_the_whole_reply_says() {
         let request =
             json!({ "model": "m", "messages": [{ "role": "user", "content": "one two" }] });
-        let streamed: String = chunks(&request)
+        let streamed: String = chunks(&request, NOW)
             .iter()
             .filter_map(|it| it["choices"][0]["delta"]["content"].as_str())
             .collect();
-        assert_eq!(whole(&request)["choices"][0]["message"]["content"], streamed);
+        assert_eq!(whole(&request, NOW)["choices"][0]["message"]["content"], streamed);
     }
 }
