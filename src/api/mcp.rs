@@ -97,11 +97,7 @@ pub async fn execute(
 }
 
 /// Who calls, and the law of now.
-fn known(
-    api: &Api,
-    arrival: Arrival,
-    parts: &Parts,
-) -> Result<(Arc<View>, Arc<KeyView>), Error> {
+fn known(api: &Api, arrival: Arrival, parts: &Parts) -> Result<(Arc<View>, Arc<KeyView>), Error> {
     let view = api.gateway.views.load_full();
     let key = api.gateway.caller(&view, &parts.headers, parts.uri.query(), arrival.wall)?;
     Ok((view, key))

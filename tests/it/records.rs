@@ -75,8 +75,10 @@ fn rpc(id: u32, name: &str) -> Value {
 const OLD: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
 const OFF: (&str, &str) = ("x-althing-record", "off");
 
-/// Every way to call, with whether the tool's price is charged.
-fn ways() -> Vec<(&'static str, &'static [(&'static str, &'static str)], Value, &'static str)> {
+type Headers = &'static [(&'static str, &'static str)];
+
+/// Every way to call: path, headers, body, and how it ends.
+fn ways() -> Vec<(&'static str, Headers, Value, &'static str)> {
     vec![
         ("/v1/chat/completions", &[], chat("up/ok", false), "ok"),
         ("/v1/chat/completions", &[], chat("up/ok", true), "ok"),
@@ -195,7 +197,7 @@ fn who_may_not_is_refused_in_its_dialect_and_so_is_another_value() {
         let (upstream, gateway) = start().await;
         let message = json!({ "model": "up/ok", "max_tokens": 9, "messages": [{ "role": "user", "content": "hi" }] });
         let contents = json!({ "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] });
-        let ways: [(&str, &[(&str, &str)], Value, &str, &str); 5] = [
+        let ways: [(&str, Headers, Value, &str, &str); 5] = [
             ("/v1/chat/completions", &[], chat("up/ok", false), "/error/code", "/error/message"),
             ("/anthropic/v1/messages", &[], message, "/error/type", "/error/message"),
             (
