@@ -133,6 +133,19 @@ mod tests {
     }
 
     #[test]
+    fn what_earlier_builds_sealed_opens_at_any_place() {
+        // A data key under a cluster secret of sevens, and what was sealed with it when seals were bound to their use alone.
+        let wrapped =
+            "Aedtd5y/ZjJ1YtEyZcX92LRz+lvxbHDlGjBwJsJM8qYKx4xX4M/b/5cFwBAGSeFfAfJN7lbMH7YQ5cpiwQ";
+        let sealed = "AUnaYfeaRucDv1iDZClkRQJ2SmqNgunvXagIt05r8S07qrfCt2g";
+        let kek = seal::Kek::from_bytes(&[7; 32]).expect("a secret");
+        let key = kek.unwrap_data_key(wrapped).expect("a key");
+        let place = Place { kind: Kind::Provider, name: "openai", field: "keys/main/value" };
+        let opened = place.open(&key, sealed).expect("opens");
+        assert_eq!(opened.expose_secret(), "sk-vendor");
+    }
+
+    #[test]
     fn a_file_is_read_and_what_is_no_file_is_not_waited_for() {
         let dir = tempfile::tempdir().expect("a folder");
         let resolver = NodeResolver::new(Box::new(|_, _| None));
