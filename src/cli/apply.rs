@@ -35,6 +35,7 @@ pub(super) struct ApplyArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   althing diff -f althing.yaml
+  althing diff -f althing.yaml --prune           what the file does not name would be deleted
   althing diff -f althing.yaml --exit-code       for scripts: 1 where something differs")]
 pub(super) struct DiffArgs {
     /// The file, YAML or JSON; `-` is standard input.
@@ -43,6 +44,9 @@ pub(super) struct DiffArgs {
     /// Ends with 1 where something differs.
     #[arg(long)]
     exit_code: bool,
+    /// Shows what `apply --prune` would change: what the file does not name, it would delete.
+    #[arg(long)]
+    prune: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -89,7 +93,8 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), Failed> {
 pub(super) async fn diff(args: DiffArgs) -> Result<(), Failed> {
     let text = read(&args.file)?;
     let client = Client::new(&args.remote)?;
-    let answer = client.ask(Method::POST, &["api", "diff"], &[], Some(text)).await?;
+    let query: &[_] = if args.prune { &[("prune", "1")] } else { &[] };
+    let answer = client.ask(Method::POST, &["api", "diff"], query, Some(text)).await?;
     let changed = if args.remote.json {
         say(&answer.to_string());
         count(&answer)

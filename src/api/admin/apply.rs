@@ -89,8 +89,9 @@ fn tell_settings(body: &mut Value, settings: &[Field]) {
 
 pub(super) async fn diff(admin: Arc<Admin>, call: Call) -> Result<Reply, Failure> {
     let state = admin.law.state();
+    let prune = call.flag("prune")?;
     let (objects, settings) = read(&admin, &call)?;
-    let mut body = changes(&compared(&admin, &state, &objects), true);
+    let mut body = changes(&compared(&admin, &state, &objects), prune);
     tell_settings(&mut body, &settings);
     Ok(Reply::json(body).with_index(state.index()))
 }

@@ -126,6 +126,7 @@ async fn change_once(admin: &Admin, call: &Call, patch: &Value) -> Result<Reply,
     let old = find(&admin.law.state(), kind, &call.name)?;
     let mut json = Object::to_public_json(&old.object)
         .map_err(|_| secrets::internal("the object does not read"))?;
+    unfold_budget(&mut json, patch)?;
     merge(&mut json, patch);
     set_name(&mut json, old.object.name().as_str())?;
     let expect = call.if_match()?.unwrap_or(Expect::Version(old.version));
@@ -302,6 +303,27 @@ fn set_name(json: &mut Value, name: &str) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// An object has a list of budgets, and mostly one in it, which may be given without the list: a patch of that one changes the
+/// one there is, and does not put another in its place.
+fn unfold_budget(target: &mut Value, patch: &Value) -> Result<(), Error> {
+    if !patch.get("budget").is_some_and(Value::is_object) {
+        return Ok(());
+    }
+    let Some(budgets) = target.get_mut("budget").and_then(Value::as_array_mut) else {
+        return Ok(());
+    };
+    if 1 < budgets.len() {
+        let problem = "there are several: give the whole list, since a patch does not say which of them is meant";
+        return Err(Error::field("budget", problem));
+    }
+    if let Some(one) = budgets.pop()
+        && let Some(fields) = target.as_object_mut()
+    {
+        fields.insert("budget".to_owned(), one);
+    }
+    Ok(())
 }
 
 /// A JSON merge patch (RFC 7396).

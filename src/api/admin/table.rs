@@ -182,7 +182,11 @@ const ENABLE: &[Kind] =
 const LOG_FILTERS: &[Param] = &[
     LIMIT,
     CURSOR,
-    SEARCH,
+    Param {
+        name: "search",
+        form: Form::Text,
+        text: "only those whose model, tool or error contains this, or whose id it is",
+    },
     Param { name: "from", form: Form::Time, text: "not before, RFC 3339" },
     Param { name: "to", form: Form::Time, text: "before, RFC 3339" },
     Param {
@@ -211,8 +215,12 @@ const LOG_FILTERS: &[Param] = &[
     Param { name: "parent", form: Form::Uuid, text: "that belong to this model request" },
 ];
 const USAGE_FILTERS: &[Param] = &[
-    Param { name: "from", form: Form::Time, text: "not before, RFC 3339" },
-    Param { name: "to", form: Form::Time, text: "before, RFC 3339" },
+    Param {
+        name: "from",
+        form: Form::Time,
+        text: "not before, down to the whole minute, RFC 3339",
+    },
+    Param { name: "to", form: Form::Time, text: "before, up to the whole minute, RFC 3339" },
     Param {
         name: "group_by",
         form: Form::Words(&[
@@ -233,8 +241,9 @@ const EXPORT: &[Param] = &[Param {
     form: Form::Word(&["json", "yaml"]),
     text: "`json` (default) or `yaml`",
 }];
-const APPLY: &[Param] =
-    &[DRY_RUN, Param { name: "prune", form: FLAG, text: "1: delete what the file does not name" }];
+const PRUNE: Param =
+    Param { name: "prune", form: FLAG, text: "1: delete what the file does not name" };
+const APPLY: &[Param] = &[DRY_RUN, PRUNE];
 
 macro_rules! route {
     ($method:ident $path:literal [$kinds:expr] $summary:literal, $query:expr, $takes:ident => $gives:ident, $handler:path) => {
@@ -266,7 +275,7 @@ pub static ROUTES: &[Route] = &[
     route!(POST "/api/mcp-servers/{name}/authorize" [&[]] "Begins the OAuth authorisation of a server", &[], Nothing => Json, servers::authorize),
     route!(GET "/api/mcp-servers/{name}/tools" [&[]] "Lists the tools that a server offers now", &[], Nothing => Json, servers::tools),
     route!(POST "/api/apply" [&[]] "Makes the law what a policy file says", APPLY, File => Changes, apply::apply),
-    route!(POST "/api/diff" [&[]] "Says what applying a policy file would change", &[], File => Changes, apply::diff),
+    route!(POST "/api/diff" [&[]] "Says what applying a policy file would change", &[PRUNE], File => Changes, apply::diff),
     route!(GET "/api/export" [&[]] "Gives the law as a policy file", EXPORT, Nothing => File, apply::export),
     route!(GET "/api/budgets" [&[]] "Lists budgets: limit, settled, outstanding, available, and who holds what", &[LIMIT, CURSOR, SEARCH], Nothing => Budgets, budgets::list),
     route!(GET "/api/budgets/{name}" [&[]] "Shows one budget", &[], Nothing => Budget, budgets::show),

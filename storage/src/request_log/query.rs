@@ -49,7 +49,7 @@ pub struct Filter {
     pub cost_nano_usd_min: Option<u64>,
     /// That belong to this model request.
     pub parent: Option<u128>,
-    /// Whose model, tool or error contains this, whatever the case (of ASCII letters).
+    /// Whose model, tool or error contains this, whatever the case (of ASCII letters), or whose id it is.
     pub search: Option<String>,
 }
 
@@ -278,6 +278,13 @@ pub(super) struct StoredBodies {
     pub(super) response_bytes: u64,
 }
 
+/// The id that a text is, as answers and errors show it: a UUID, with hyphens or without.
+fn id_of(text: &str) -> Option<u128> {
+    let digits: String = text.trim().chars().filter(|it| *it != '-').take(33).collect();
+    let is_whole = digits.len() == 32 && digits.bytes().all(|it| it.is_ascii_hexdigit());
+    is_whole.then(|| u128::from_str_radix(&digits, 16).ok()).flatten()
+}
+
 #[derive(Default)]
 struct Clauses {
     terms: Vec<String>,
@@ -321,7 +328,12 @@ impl Clauses {
             let place = it.place(format!("%{}%", escape_like(search)));
             let like = ["model", "tool", "error"]
                 .map(|column| format!("{column} LIKE {place} ESCAPE '\\'"));
-            it.terms.push(format!("({})", like.join(" OR ")));
+            let mut any = like.join(" OR ");
+            if let Some(id) = id_of(search) {
+                let place = it.place(id.to_be_bytes());
+                any = format!("{any} OR id = {place}");
+            }
+            it.terms.push(format!("({any})"));
         }
         if let Some(cursor) = cursor {
             let at = it.place(signed(cursor.at_ms));

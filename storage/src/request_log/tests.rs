@@ -139,6 +139,8 @@ fn each_filter_keeps_what_fits_it_and_nothing_else() {
         Filter { search: text("%_"), ..Filter::default() },
         Filter { search: text("find"), ..Filter::default() },
         Filter { search: text("exceeded"), ..Filter::default() },
+        Filter { search: text("00000000000000000000000000000002"), ..Filter::default() },
+        Filter { search: text("00000000-0000-0000-0000-000000000002"), ..Filter::default() },
     ];
     for filter in cases {
         assert_eq!(all(&log, &filter), vec![2], "{filter:?}");

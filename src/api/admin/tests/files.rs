@@ -58,7 +58,10 @@ async fn a_difference_is_shown_field_by_field_and_what_the_file_does_not_name_st
     let text = diff.text.clone();
     assert!(text.contains("budget") && text.contains("\"900\""), "{text}");
     assert!(!text.contains("another-secret-value") && !text.contains(CANARY), "{text}");
-    assert_eq!(diff.body["removed"], json!([{ "kind": "teams", "name": "ops" }]));
+    let unnamed = json!([{ "kind": "teams", "name": "ops" }]);
+    assert_eq!((&diff.body["removed"], &diff.body["kept"]), (&json!([]), &unnamed));
+    let pruned = node.apply("/api/diff?prune=1", &changed).await.expect(200);
+    assert_eq!((&pruned.body["removed"], pruned.body.get("kept")), (&unnamed, None));
 
     let rehearsed = node.apply("/api/apply?dry_run=1", &changed).await.expect(200);
     assert_eq!(rehearsed.body["dry_run"], true);

@@ -391,3 +391,27 @@ impl Node {
         opened.expose_secret().to_owned()
     }
 }
+
+#[tokio::test]
+async fn a_patch_of_the_one_budget_leaves_what_it_does_not_name_and_of_several_says_which_it_needs()
+{
+    let node = Node::new().await;
+    let budget = json!({ "limit_usd": "1", "period": "month", "time_zone": "Europe/Berlin", "mode": "soft" });
+    node.post("/api/teams", json!({ "name": "web", "budget": budget })).await.expect(201);
+    let patched = node.patch("/api/teams/web", json!({ "budget": { "limit_usd": "2" } })).await;
+    let mut expected = budget.clone();
+    expected["limit_usd"] = json!("2");
+    assert_eq!(patched.expect(200).body["object"]["budget"], json!([expected]));
+    let hard =
+        node.patch("/api/teams/web", json!({ "budget": { "mode": null } })).await.expect(200);
+    assert_eq!(hard.body["object"]["budget"][0]["mode"], "strict");
+    assert_eq!(hard.body["object"]["budget"][0]["period"], "month");
+
+    let several = json!({ "budget": [budget, { "limit_usd": "9", "period": "day" }] });
+    node.patch("/api/teams/web", several).await.expect(200);
+    let refused = node.patch("/api/teams/web", json!({ "budget": { "limit_usd": "3" } })).await;
+    let refused = refused.expect(400);
+    assert!(refused.text.contains("there are several"), "{}", refused.text);
+    let none = node.patch("/api/teams/web", json!({ "budget": null })).await.expect(200);
+    assert_eq!(none.body["object"].get("budget"), None);
+}
