@@ -217,14 +217,27 @@ fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics")
 }
 
-/// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once. Two names are read differently by two readers.
+/// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once, and RFC 9113, section 8.3.1: over HTTP/2 `:authority`
+/// names it, and `Host` beside it names the same. Two names are read differently by two readers.
 fn check_host(request: &Request<RequestBody>) -> Result<(), Error> {
-    let named = request.headers().get_all(header::HOST).iter().count();
-    let is_named = named == 1 || (named == 0 && request.version() != http::Version::HTTP_11);
-    if is_named {
-        return Ok(());
-    }
-    Err(Error::new(Code::InvalidHeader, "a request must name its `Host` once").with_param("host"))
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let problem = match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() != http::Version::HTTP_11 => return Ok(()),
+        (Some(host), None) => match request.uri().authority() {
+            Some(it) if !host.as_bytes().eq_ignore_ascii_case(it.as_str().as_bytes()) => {
+                "the request's `Host` and the authority it is sent to must be the same"
+            }
+            _ => return Ok(()),
+        },
+        _ => "a request must name its `Host` once",
+    };
+    Err(Error::new(Code::InvalidHeader, problem).with_param("host"))
+}
+
+/// The host that a request names: most callers of HTTP/2 send no `Host`.
+fn host(request: &Request<RequestBody>) -> Option<&str> {
+    let authority = || request.uri().authority().map(http::uri::Authority::as_str);
+    request.headers().get(header::HOST).map_or_else(authority, |it| it.to_str().ok())
 }
 
 /// Routes of the contract that later versions serve.

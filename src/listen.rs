@@ -258,8 +258,8 @@ fn answer<H: Handler>(
 ) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + use<H> {
     let unread = Arc::clone(unread);
     async move {
-        let mut response = handler.handle(peer, unread.begin(request)).await;
-        unread.end(&mut response);
-        Ok(response)
+        let (request, left) = unread.begin(request);
+        let response = handler.handle(peer, request).await;
+        Ok(unread.end(response, left.as_deref()))
     }
 }

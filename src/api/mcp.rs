@@ -114,10 +114,9 @@ fn plain(error: &Error, arrival: Arrival) -> Response<Body> {
 ///
 /// [`Code::Forbidden`].
 pub fn check_origin(gateway: &Gateway, request: &Request<RequestBody>) -> Result<(), Error> {
-    let headers = request.headers();
-    if let Some(origin) = headers.get(header::ORIGIN) {
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
         let origin = origin.to_str().unwrap_or("");
-        let host = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or("");
+        let host = super::host(request).unwrap_or("");
         let is_same =
             origin.split_once("://").is_some_and(|(_, rest)| !host.is_empty() && rest == host);
         let is_listed = gateway.settings.origins.iter().any(|it| it == origin);
@@ -127,15 +126,12 @@ pub fn check_origin(gateway: &Gateway, request: &Request<RequestBody>) -> Result
             return Err(Error::new(Code::Forbidden, text));
         }
     }
-    if gateway.settings.loopback_only {
-        let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
-        let authority = request.uri().authority().map(http::uri::Authority::as_str);
-        if let Some(host) = host.or(authority)
-            && !is_local_name(host)
-        {
-            let text = "the `Host` header does not name this machine's loopback, where alone this node listens";
-            return Err(Error::new(Code::Forbidden, text));
-        }
+    if gateway.settings.loopback_only
+        && let Some(host) = super::host(request)
+        && !is_local_name(host)
+    {
+        let text = "the `Host` header does not name this machine's loopback, where alone this node listens";
+        return Err(Error::new(Code::Forbidden, text));
     }
     Ok(())
 }

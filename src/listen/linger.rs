@@ -2,6 +2,10 @@
 //!
 //! A socket that is closed with bytes unread resets the connection, and over that the peer may lose the answer. So the
 //! writing half is closed first, and what still comes is read and thrown away, within bounds, until the peer is done.
+//!
+//! HTTP/2 has a stream where HTTP/1.1 has a connection: see [`stream`].
+
+mod stream;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,6 +21,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use crate::api::body::Body;
+use stream::Left;
 
 /// How long a peer may be silent before it is taken to be done.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -55,36 +62,55 @@ impl Unread {
     }
 
     /// Takes in that a request's head was read.
-    pub(super) fn begin(self: &Arc<Self>, request: Request<Incoming>) -> Request<RequestBody> {
-        if request.version() == Version::HTTP_2 {
+    ///
+    /// Beside the request: where HTTP/2 leaves what is not read of it.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> (Request<RequestBody>, Option<Arc<Left>>) {
+        let is_http2 = request.version() == Version::HTTP_2;
+        if is_http2 {
             self.is_http2.store(true, Ordering::Relaxed);
         }
         self.much.store(false, Ordering::Relaxed);
-        request.map(|body| {
-            let body =
-                RequestBody { is_read: body.is_end_stream(), body, unread: Arc::clone(self) };
-            if body.is_read {
-                self.nothing();
-            }
-            body
-        })
+        let is_read = request.body().is_end_stream();
+        if is_read {
+            self.nothing();
+        }
+        let left = (is_http2 && !is_read).then(Arc::<Left>::default);
+        let request = request.map(|body| RequestBody {
+            body: Some(body),
+            unread: Arc::clone(self),
+            is_read,
+            left: left.clone(),
+        });
+        (request, left)
     }
 
-    /// Takes in what the request is answered: where much of it was left unread, the answer says that the connection ends.
-    pub(super) fn end<B>(&self, response: &mut Response<B>) {
+    /// Takes in what the request is answered: where much of it was left unread, the answer says that the connection ends,
+    /// or over HTTP/2, its stream ends when that was read.
+    pub(super) fn end(&self, response: Response<Body>, left: Option<&Left>) -> Response<Body> {
+        let mut response = match left {
+            Some(left) => response.map(|it| left.behind(it)),
+            None => response,
+        };
         if self.much.load(Ordering::Relaxed) && !self.is_http2.load(Ordering::Relaxed) {
             let close = http::HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
+        response
     }
 }
 
 /// The body of a request: its connection knows whether it was read to its end.
 #[derive(Debug)]
 pub struct RequestBody {
-    body: Incoming,
+    /// There until it is dropped.
+    body: Option<Incoming>,
     unread: Arc<Unread>,
     is_read: bool,
+    /// HTTP/2's.
+    left: Option<Arc<Left>>,
 }
 
 impl HttpBody for RequestBody {
@@ -95,10 +121,11 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *body).poll_frame(cx);
         let is_read = match &polled {
             Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            Poll::Ready(Some(Ok(_))) => body.is_end_stream(),
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
         if is_read {
@@ -109,18 +136,22 @@ impl HttpBody for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map(HttpBody::size_hint).unwrap_or_default()
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let is_small = || self.body.size_hint().upper().is_some_and(|it| it <= SMALL_REST_BYTES);
-        if !self.is_read && !is_small() {
+        if self.is_read {
+            return;
+        }
+        if let Some(left) = &self.left {
+            left.put(self.body.take());
+        } else if self.size_hint().upper().is_none_or(|it| SMALL_REST_BYTES < it) {
             self.unread.much.store(true, Ordering::Relaxed);
         }
     }

@@ -8,6 +8,7 @@ mod bad_input;
 mod durability;
 mod first_use;
 mod governance;
+mod http2;
 mod mcp_peers;
 mod models;
 mod oauth;
