@@ -2,6 +2,9 @@
 //!
 //! A frame is parsed only where it can hold usage, and then only usage is built. Beside it the tap counts the bytes of
 //! text that passed, so that a stream that ends without usage can still be charged.
+//!
+//! What is plainly no event of any dialect (its data neither a JSON object by its first and last byte, nor `[DONE]`, nor
+//! blank) ends the stream: nothing passes from there on. What stands between the braces is the caller's to read.
 
 use std::ops::Range;
 
@@ -118,6 +121,8 @@ struct Seen {
     spoke: u64,
     ended: u64,
     trail: Trail,
+    /// An event came that is none.
+    is_malformed: bool,
 }
 
 impl Tap {
@@ -134,6 +139,7 @@ impl Tap {
             spoke: 0,
             ended: 0,
             trail: Trail::default(),
+            is_malformed: false,
         };
         Self { parser: sse::Parser::default(), seen, hide_usage: false }
     }
@@ -161,7 +167,7 @@ impl Tap {
         self.parser.frames(&chunk, |frame, event| {
             let only_usage =
                 event.is_some_and(|it| seen.event(it.name.as_deref(), it.data.as_bytes()));
-            if only_usage && hide_usage {
+            if (only_usage && hide_usage) || seen.is_malformed {
                 hidden.push(passed..passed + frame.len());
             } else if !is_clean {
                 kept.extend_from_slice(frame);
@@ -189,11 +195,11 @@ impl Tap {
     /// The stream ended. Gives what was held back.
     pub fn finish(&mut self) -> Bytes {
         let mut rest = self.parser.take_held();
-        if let Some(event) = sse::parse(&rest)
-            && self.seen.event(event.name.as_deref(), event.data.as_bytes())
-            && self.hide_usage
-        {
-            rest.clear();
+        if let Some(event) = sse::parse(&rest) {
+            let only_usage = self.seen.event(event.name.as_deref(), event.data.as_bytes());
+            if (only_usage && self.hide_usage) || self.seen.is_malformed {
+                rest.clear();
+            }
         }
         // Not every server of this dialect says `[DONE]`; its finish reason and an orderly end say as much.
         if self.seen.progress == Progress::Open && self.seen.is_finished {
@@ -232,6 +238,12 @@ impl Tap {
         self.seen.text_bytes
     }
 
+    /// Whether something came that is no event: what came before it was given, and the stream is to be ended.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        self.seen.is_malformed
+    }
+
     /// Whether the vendor said that the reply is whole.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -242,6 +254,13 @@ impl Tap {
 impl Seen {
     /// Looks at one event. Says whether it holds nothing but usage (OpenAI's last chunk).
     fn event(&mut self, name: Option<&str>, data: &[u8]) -> bool {
+        // Behind its end nobody reads a stream, and it is whole.
+        if self.progress != Progress::Complete && !is_payload(name, data) {
+            self.is_malformed = true;
+        }
+        if self.is_malformed {
+            return false;
+        }
         self.text_bytes += text_bytes(self.shape, data);
         self.progress(name, data);
         self.trail.note(self.shape, name, data);
@@ -328,6 +347,15 @@ impl Seen {
         } else {
             Progress::Open
         }
+    }
+}
+
+/// Whether data may be an event's. Looks at both ends only: what is between them is not read here. Anthropic's clients
+/// know a `ping` by its name, and nobody reads what is blank.
+fn is_payload(name: Option<&str>, data: &[u8]) -> bool {
+    match data.trim_ascii() {
+        [] | [b'{', .., b'}'] | b"[DONE]" => true,
+        _ => name == Some("ping"),
     }
 }
 

@@ -292,6 +292,10 @@ impl Parts {
             );
             (self.fail(&error), error)
         })?;
+        if self.is_malformed() {
+            self.meter();
+            return Err(self.malformed(&out));
+        }
         if let Some(ending) = self.meter() {
             let mut bytes = out.to_vec();
             bytes.extend_from_slice(&ending);
@@ -313,6 +317,9 @@ impl Parts {
             }
         };
         self.meter();
+        if self.is_malformed() {
+            return Err(self.malformed(&bytes));
+        }
         if is_whole {
             return Ok(bytes);
         }
@@ -327,6 +334,21 @@ impl Parts {
         let mut all = bytes.to_vec();
         all.extend_from_slice(&self.fail(&error));
         Err(Box::new((all.into(), error)))
+    }
+
+    fn is_malformed(&self) -> bool {
+        matches!(&self.way, Way::Pass { tap } if tap.is_malformed())
+    }
+
+    /// The end behind the last good bytes of a stream in which something came that is no event of its dialect.
+    fn malformed(&mut self, good: &[u8]) -> Broken {
+        let error = Error::new(
+            Code::UpstreamMalformed,
+            "the upstream's stream is not of its own format: an event's data is not a JSON object",
+        );
+        let mut all = good.to_vec();
+        all.extend_from_slice(&self.fail(&error));
+        Box::new((all.into(), error))
     }
 
     /// Notes what was used so far. Where the upstream writes more than it was told to, and than was reserved: the ending.

@@ -321,6 +321,32 @@ fn an_upstream_that_stops_mid_stream_ends_in_the_dialects_own_error() {
 }
 
 #[test]
+fn what_is_no_event_in_a_stream_ends_it_in_the_dialects_own_error() {
+    run(async {
+        let (_upstream, gateway) = start().await;
+        for (path, provider, end) in [
+            ("/v1/chat/completions", "up", "data: {\"error\""),
+            ("/anthropic/v1/messages", "ant", "event: error"),
+            ("/genai/v1beta/models/gem/torn:streamGenerateContent?alt=sse", "gem", "\"error\""),
+        ] {
+            let body = if provider == "gem" {
+                json!({ "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] })
+            } else {
+                json!({ "model": format!("{provider}/torn"), "stream": true, "max_tokens": 9, "messages": [{ "role": "user", "content": "hi" }] })
+            };
+            let answer = gateway.post(path, KEY, &body).await;
+            let text = answer.text();
+            let is_ended = text.contains(end) && text.contains("not of its own format");
+            assert!(is_ended && !text.contains("html"), "{path}: {text}");
+            let logs = gateway.admin("GET", "/api/logs?limit=1", None).await.json();
+            let told = (&logs["logs"][0]["status"], &logs["logs"][0]["error"]);
+            assert_eq!(told, (&json!("failed"), &json!("upstream_malformed")), "{path}: {logs}");
+        }
+        still_serves(&gateway).await;
+    });
+}
+
+#[test]
 fn an_upstream_that_never_answers_is_a_504() {
     run(async {
         let (_upstream, gateway) = start().await;

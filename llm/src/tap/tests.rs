@@ -326,3 +326,30 @@ fn a_cut_of_legacy_completions_has_their_shape() {
     );
     assert_eq!(events[2].1, "[DONE]");
 }
+
+#[test]
+fn what_is_no_event_ends_the_stream_at_every_split() {
+    let good = ": a comment\n\nretry: 5\nnew: field\ndata: {\"choices\":[]}\n\ndata:\n\ndata:  {\"a\":\ndata: 1} \n\nevent: ping\ndata: now\n\n";
+    for bad in ["<html>no</html>", "{\"choices\":[{", "oops", "[DONE", "\"{}\"", "}{", "{"] {
+        for end in ["\n\ndata: {\"after\":1}\n\ndata: [DONE]\n\n", ""] {
+            let stream = format!("{good}data: {bad}{end}");
+            let bytes = stream.as_bytes();
+            for at in 0..bytes.len() {
+                for shape in [Shape::OpenAi, Shape::Responses, Shape::Anthropic, Shape::Gemini] {
+                    let mut tap = Tap::new(shape);
+                    let mut out = Vec::new();
+                    for part in [&bytes[..at], &bytes[at..]] {
+                        out.extend_from_slice(&tap.pass(Bytes::copy_from_slice(part)).unwrap());
+                    }
+                    out.extend_from_slice(&tap.finish());
+                    assert_eq!(String::from_utf8(out).unwrap(), good, "{bad} at {at}");
+                    assert!(tap.is_malformed(), "{bad} at {at}");
+                    assert_ne!(tap.progress(), Progress::Complete);
+                }
+            }
+        }
+    }
+    let mut tap = Tap::new(Shape::OpenAi);
+    assert_eq!(tap.pass(Bytes::from(good)).unwrap(), good);
+    assert!(!tap.is_malformed());
+}

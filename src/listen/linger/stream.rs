@@ -28,9 +28,12 @@ impl Left {
     /// The answer, with what was left of the request to be read behind it.
     pub(super) fn behind(&self, answer: Body) -> Body {
         match self.0.lock().take() {
-            Some(rest) => {
-                Body::boxed(Behind { answer: Some(answer), rest, bytes_left: BYTES_MAX, times: None })
-            }
+            Some(rest) => Body::boxed(Behind {
+                answer: Some(answer),
+                rest,
+                bytes_left: BYTES_MAX,
+                times: None,
+            }),
             None => answer,
         }
     }

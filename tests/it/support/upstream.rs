@@ -83,7 +83,7 @@ impl Upstream {
         let address = self.address;
         let price = r#"{ input_usd_per_million: "1", output_usd_per_million: "2" }"#;
         let prices = format!(
-            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price}, mute: {price}, stall: {price}, cut: {price}, status-503: {price}, status-504: {price}, embed: {price} }}"
+            "{{ ok: {price}, plain: {price}, tools: {price}, slow-300: {price}, never: {price}, slow-50: {price}, long: {price}, endless: {price}, mute: {price}, stall: {price}, cut: {price}, torn: {price}, status-503: {price}, status-504: {price}, embed: {price} }}"
         );
         format!(
             r#"
@@ -340,7 +340,7 @@ fn streamed(books: &Arc<Books>, events: Vec<String>, model: &str) -> Response<Bo
     let total = events.len();
     let mut unread = Unread(Arc::clone(books), false);
     let (cut, stall, endless) = (model == "cut", model == "stall", model == "endless");
-    let mute = model == "mute";
+    let (mute, torn) = (model == "mute", model == "torn");
     let pieces = stream::unfold((events, 0_usize), move |(events, at)| {
         let unread = &mut unread;
         unread.1 = total <= at;
@@ -360,7 +360,10 @@ fn streamed(books: &Arc<Books>, events: Vec<String>, model: &str) -> Response<Bo
                 }
                 return Some((Err::<Frame<Bytes>, Failure>("cut".into()), (events, total)));
             }
-            let piece = events.get(at)?.clone();
+            let mut piece = events.get(at)?.clone();
+            if torn && at == 2 {
+                piece = "data: <html>502 Bad Gateway</html>\n\n".to_owned();
+            }
             said.said.lock().extend_from_slice(piece.as_bytes());
             tokio::time::sleep(Duration::from_millis(2)).await;
             Some((Ok(Frame::data(Bytes::from(piece))), (events, at + 1)))
